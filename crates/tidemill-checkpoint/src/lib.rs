@@ -1,0 +1,23 @@
+//! Durable progress: the manifest of an epoch, the ledger of intervals, the stores they lie in, and recovery as a
+//! pure function.
+//!
+//! **Invariant:** the newest readable manifest is the only authority on a pipeline's progress. A file of an epoch
+//! above it is as good as absent, whoever wrote it.
+
+mod blob;
+mod checkpoints;
+mod ledger;
+mod local;
+mod lock;
+mod manifest;
+mod recovery;
+mod remote;
+
+pub use blob::{BlobStore, Memory};
+pub use checkpoints::Checkpoints;
+pub use ledger::{Ledger, LedgerEntry};
+pub use local::LocalStore;
+pub use lock::StateLock;
+pub use manifest::{ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, ViewState};
+pub use recovery::{Recovery, recover};
+pub use remote::RemoteStore;

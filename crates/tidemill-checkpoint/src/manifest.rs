@@ -1,0 +1,160 @@
+//! [`Manifest`]: the durable record of one epoch.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidemill_model::{Epoch, Offset, SplitId, Timestamp, Watermark};
+
+use crate::Ledger;
+
+/// Everything that an epoch changed, and everything a later process needs to go on from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What the state was computed by: the hash of the plan's stateful part.
+    pub fingerprint: String,
+    /// When it was written.
+    pub committed_at: Timestamp,
+    /// Source node to progress.
+    #[serde(default)]
+    pub sources: BTreeMap<String, SourceProgress>,
+    /// Operator node to state.
+    #[serde(default)]
+    pub state: BTreeMap<String, OperatorState>,
+    /// Materialized view to what a reader must know beside its rows.
+    #[serde(default)]
+    pub views: BTreeMap<String, ViewState>,
+    /// Sink to what it must commit for this epoch.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, SinkState>,
+    /// Intervals done.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// Counts since the pipeline's first epoch.
+    #[serde(default)]
+    pub counters: Counters,
+}
+
+/// How far a source was read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceProgress {
+    /// Every split that was ever read.
+    pub splits: BTreeMap<SplitId, SplitProgress>,
+    /// The source's merged watermark; never regresses.
+    pub watermark: Option<Watermark>,
+}
+
+/// How far a split was read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SplitProgress {
+    /// After the last row of the epoch; `None` when none was read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<Offset>,
+    /// The greatest event time counted for the watermark, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<i64>,
+    /// Whether it will never give a row again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
+    /// When the last row was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_row_at: Option<Timestamp>,
+}
+
+/// The state of one operator on all lanes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorState {
+    /// The operator's fingerprint; state of another one is never loaded.
+    pub fingerprint: String,
+    /// `lane/chunk` to where its rows lie.
+    pub chunks: BTreeMap<String, ChunkRef>,
+}
+
+/// Rows of state in a file: one Arrow IPC stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRef {
+    /// The file's name in the checkpoint store.
+    pub file: String,
+    /// Where the chunk begins.
+    pub start: u64,
+    /// How many bytes.
+    pub length: u64,
+    /// CRC32C of them.
+    pub crc: u32,
+}
+
+/// What a reader must know of a view beside its rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewState {
+    /// The operator node whose state chunks are the view's rows.
+    pub node: String,
+    /// Event time before which nothing more is expected.
+    pub complete_to: Option<Watermark>,
+    /// When the newest row that is in the view arrived, if known.
+    #[serde(default)]
+    pub newest_arrival: Option<Timestamp>,
+}
+
+/// What a sink has to commit for the manifest's epoch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SinkState {
+    /// One committable for each lane that wrote.
+    pub committables: Vec<serde_json::Value>,
+}
+
+/// Counts since the pipeline's first epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Records read, good and bad.
+    #[serde(default)]
+    pub rows_read: u64,
+    /// Rows that passed the gate.
+    #[serde(default)]
+    pub rows_accepted: u64,
+    /// Rows given to sinks.
+    #[serde(default)]
+    pub rows_written: u64,
+    /// Rows whose window had closed.
+    #[serde(default)]
+    pub rows_late: u64,
+    /// Rows left out by DROP policies.
+    #[serde(default)]
+    pub rows_dropped: u64,
+    /// Rows that broke a WARN policy.
+    #[serde(default)]
+    pub rows_warned: u64,
+    /// Rows before the pipeline's start.
+    #[serde(default)]
+    pub rows_before_start: u64,
+    /// Dataset to reason to number of dead letters.
+    #[serde(default)]
+    pub dead_letters: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+impl Counters {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Counters) {
+        self.rows_read += other.rows_read;
+        self.rows_accepted += other.rows_accepted;
+        self.rows_written += other.rows_written;
+        self.rows_late += other.rows_late;
+        self.rows_dropped += other.rows_dropped;
+        self.rows_warned += other.rows_warned;
+        self.rows_before_start += other.rows_before_start;
+        for (dataset, reasons) in &other.dead_letters {
+            let mine = self.dead_letters.entry(dataset.clone()).or_default();
+            for (reason, count) in reasons {
+                *mine.entry(reason.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// All dead letters.
+    #[must_use]
+    pub fn rows_dead(&self) -> u64 {
+        self.dead_letters.values().flat_map(BTreeMap::values).sum()
+    }
+}

@@ -1,0 +1,30 @@
+//! [`Gate`]: decides which decoded rows are accepted, the same way in every mode.
+
+use arrow::array::RecordBatch;
+use tidemill_model::Result;
+
+/// The row gate of a dataset: CHECKs with their policies, event time present, not before the pipeline's start.
+pub trait Gate: Send {
+    /// Splits a batch into accepted and refused rows.
+    ///
+    /// # Errors
+    /// Data, when a row breaks a CHECK whose policy is FAIL.
+    fn accept(&mut self, batch: RecordBatch) -> Result<Accepted>;
+}
+
+/// What a gate lets through.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The accepted rows, with the columns that the plan needs.
+    pub batch: RecordBatch,
+    /// The refused rows: row number in the batch that was given, reason, detail.
+    pub dead: Vec<(u32, String, String)>,
+    /// The event time of every *accepted* row's maximum, in microseconds, that may move the watermark.
+    pub newest: Option<i64>,
+    /// How many rows a DROP policy left out.
+    pub dropped: u64,
+    /// How many accepted rows broke a CHECK whose policy is WARN.
+    pub warned: u64,
+    /// How many rows lay before the pipeline's start.
+    pub before_start: u64,
+}

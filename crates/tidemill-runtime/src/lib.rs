@@ -1,0 +1,24 @@
+//! The contracts of sources, formats, operators and sinks, and the stream executor that drives them.
+//!
+//! **Invariant:** this crate does not know DataFusion, SQL or any connector. The engine drives and pulls; a connector
+//! never sees barriers, commands or clocks.
+
+mod batch;
+mod connector;
+mod dead_letter;
+mod format;
+mod gate;
+mod graph;
+mod operator;
+mod sink;
+mod source;
+
+pub use batch::Batch;
+pub use connector::{Connector, DatasetSpec, Environment};
+pub use dead_letter::{DeadLetter, dead_letter_batch, dead_letter_schema};
+pub use format::{BadRecord, Decoded, Decoder, Encoder, Format};
+pub use gate::{Accepted, Gate};
+pub use graph::{Edge, Graph, Node, NodeId, NodeKind, Route, SourceNode, SourceTime};
+pub use operator::{Operator, OperatorFactory, Output, StateChunk};
+pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
+pub use source::{Boundedness, Payload, Positions, Pull, ReadHints, Records, Source, SourceBatch, Split, SplitReader};

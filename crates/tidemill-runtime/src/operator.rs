@@ -1,0 +1,124 @@
+//! The contract of an operator: synchronous, CPU only, hence testable by hand and by simulation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tidemill_model::{Epoch, Result, Watermark};
+
+use crate::Batch;
+
+/// One step of a dataflow on one lane.
+///
+/// The engine calls, on one thread: `restore` once, then `on_batch` and `on_watermark` as input comes, and at each
+/// barrier `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
+pub trait Operator: Send {
+    /// Rows on one of the operator's inputs.
+    ///
+    /// # Errors
+    /// Data or Internal; the epoch fails and nothing of it is committed.
+    fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()>;
+
+    /// The merged watermark of all inputs rose. The engine forwards `out.watermark` afterwards, which is this one
+    /// unless the operator lowers it. Conservative default: nothing depends on time.
+    ///
+    /// # Errors
+    /// As `on_batch`.
+    fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
+        let _ = (watermark, out);
+        Ok(())
+    }
+
+    /// A barrier has arrived on every input: emit what belongs to the epoch (buffered partials, changes).
+    ///
+    /// # Errors
+    /// As `on_batch`.
+    fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// The state that changed since the last snapshot, chunk by chunk. Must leave the live state as it was.
+    /// Conservative default: the operator has no state. Overriding it without `restore` loses rows.
+    ///
+    /// # Errors
+    /// Internal.
+    fn snapshot(&mut self, epoch: Epoch) -> Result<Vec<StateChunk>> {
+        let _ = epoch;
+        Ok(Vec::new())
+    }
+
+    /// Takes back every chunk of *all* lanes' snapshots of this operator; an operator behind an exchange keeps the
+    /// rows whose key belongs to `lane` of `lanes` (see [`crate::Route::lane_of`]), so the number of lanes may
+    /// change between runs. Called once, before any input.
+    ///
+    /// # Errors
+    /// Corrupt, when a chunk does not have the schema that this operator writes.
+    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
+        let _ = (chunks, lane, lanes);
+        Ok(())
+    }
+
+    /// Late rows dropped since the start, for reports.
+    fn late_rows(&self) -> u64 {
+        0
+    }
+}
+
+/// What an operator emits while it is called.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Batches in order.
+    pub batches: Vec<Batch>,
+    /// Set by an operator in `on_watermark` to hold time back for what is downstream.
+    pub watermark: Option<Watermark>,
+}
+
+impl Output {
+    /// Emits a batch; empty ones are left out.
+    pub fn push(&mut self, batch: Batch) {
+        if !batch.is_empty() {
+            self.batches.push(batch);
+        }
+    }
+}
+
+/// A named piece of an operator's state on one lane, such as one window.
+#[derive(Debug, Clone)]
+pub struct StateChunk {
+    /// Its name, unique within the operator and lane.
+    pub name: String,
+    /// Its rows, or `None` when the piece is gone.
+    pub rows: Option<RecordBatch>,
+}
+
+/// Makes an operator for each lane.
+pub trait OperatorFactory: Send + Sync + fmt::Debug {
+    /// The operator for `lane` of `lanes`.
+    ///
+    /// # Errors
+    /// Plan or Internal.
+    fn create(&self, lane: usize, lanes: usize) -> Result<Box<dyn Operator>>;
+
+    /// One line for `plan`: what the operator does.
+    fn describe(&self) -> String;
+
+    /// Whatever must be equal for a snapshot to be readable: operator kind, schemas, functions. Empty when stateless.
+    fn fingerprint(&self) -> String {
+        String::new()
+    }
+}
+
+impl OperatorFactory for Arc<dyn OperatorFactory> {
+    fn create(&self, lane: usize, lanes: usize) -> Result<Box<dyn Operator>> {
+        self.as_ref().create(lane, lanes)
+    }
+
+    fn describe(&self) -> String {
+        self.as_ref().describe()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.as_ref().fingerprint()
+    }
+}

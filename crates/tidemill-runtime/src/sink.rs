@@ -1,0 +1,140 @@
+//! The contract of a sink: writers on lanes stage an epoch, one committer publishes it.
+//!
+//! Laws that every connector meets (the conformance suite checks them):
+//! 1. Nothing that was written is visible before `commit` of its epoch.
+//! 2. `commit` of the same epoch and committables any number of times, by any process, has the effect of one.
+//! 3. After a crash, `abort_after(e)` removes what was staged for later epochs; writing them again is safe.
+//! 4. A committable names everything that the commit needs: another process can do it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
+use tidemill_model::{Epoch, Interval, Result};
+
+use crate::Batch;
+
+/// How rows change the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Rows are added.
+    Append,
+    /// Rows replace the rows of the same key; among several of one key the greatest by `sequence` wins, then the
+    /// greatest by the remaining columns in name order. A stored row wins over a smaller one.
+    Upsert {
+        /// The PRIMARY KEY columns.
+        key: Vec<String>,
+        /// The column that orders versions of a row, when there is one.
+        sequence: Option<String>,
+    },
+    /// The rows of an interval replace all rows of the target whose `column` lies in it.
+    Replace {
+        /// The target's event-time column.
+        column: String,
+    },
+}
+
+/// What a sink is asked to write, known before it opens.
+#[derive(Debug, Clone)]
+pub struct SinkTarget {
+    /// The pipeline, unique in the project.
+    pub pipeline: String,
+    /// The target dataset, unique in the pipeline's sinks. `pipeline/sink` is the identity of its progress.
+    pub sink: String,
+    /// The columns of every batch.
+    pub schema: SchemaRef,
+    /// How rows change the target.
+    pub mode: WriteMode,
+    /// The interval of this run, for `Replace`.
+    pub interval: Option<Interval>,
+    /// A folder for staged files, on this machine, owned by this sink; it survives a restart.
+    pub staging: std::path::PathBuf,
+}
+
+/// A target of rows, opened for one run.
+pub trait Sink: Send + Sync + fmt::Debug {
+    /// A writer for one lane.
+    ///
+    /// # Errors
+    /// Config or Unavailable.
+    fn writer(&self, lane: usize) -> Result<Box<dyn SinkWriter>>;
+
+    /// The committer of the whole sink.
+    ///
+    /// # Errors
+    /// Config or Unavailable; Fenced when another process owns the target.
+    fn committer(&self) -> Result<Box<dyn SinkCommitter>>;
+
+    /// The guarantee this path really has, in words for `plan`: "exactly-once: published by epoch".
+    fn guarantee(&self) -> String;
+}
+
+/// Stages the rows of one lane.
+pub trait SinkWriter: Send {
+    /// Takes rows of the current epoch.
+    ///
+    /// # Errors
+    /// Unavailable, Data; the epoch fails and nothing of it is visible.
+    fn write(&mut self, batch: &Batch) -> Result<()>;
+
+    /// Makes everything written since the last `prepare` durable without making it visible. `None` when there was
+    /// nothing.
+    ///
+    /// # Errors
+    /// As `write`.
+    fn prepare(&mut self, epoch: Epoch) -> Result<Option<Committable>>;
+}
+
+/// Publishes epochs.
+pub trait SinkCommitter: Send {
+    /// Publishes what was prepared for `epoch`, by all lanes; called for each epoch in order, and again for the last
+    /// one after a restart. Does nothing when the target says the epoch is there already.
+    ///
+    /// # Errors
+    /// Unavailable may be retried; Fenced may not.
+    fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<()>;
+
+    /// Removes what was staged for epochs after this one. Called once after recovery.
+    ///
+    /// # Errors
+    /// Unavailable.
+    fn abort_after(&mut self, epoch: Epoch) -> Result<()>;
+}
+
+/// What one lane prepared, as the manifest keeps it; only the connector reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Committable(pub serde_json::Value);
+
+impl<T: SinkWriter + ?Sized> SinkWriter for Box<T> {
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        (**self).write(batch)
+    }
+
+    fn prepare(&mut self, epoch: Epoch) -> Result<Option<Committable>> {
+        (**self).prepare(epoch)
+    }
+}
+
+/// Only for convenience in sinks that write columns: the rows of append-only batches.
+impl From<RecordBatch> for Batch {
+    fn from(rows: RecordBatch) -> Batch {
+        Batch::inserts(rows)
+    }
+}
+
+impl<T: Sink + ?Sized> Sink for Arc<T> {
+    fn writer(&self, lane: usize) -> Result<Box<dyn SinkWriter>> {
+        (**self).writer(lane)
+    }
+
+    fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
+        (**self).committer()
+    }
+
+    fn guarantee(&self) -> String {
+        (**self).guarantee()
+    }
+}
