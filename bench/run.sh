@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Side by side with peers on the same files in one run: bench/run.sh KIT [REPS] [DATA]
+#   KIT   the folder of the peer kit (its README says what it measures); copied beside the build when it is read-only
+#   REPS  runs of each, 3 unless given; the medians are shown
+#   DATA  o10m (10 million orders, 1.5 GB of JSON) unless given, or o1m
+# ONLY=regex picks peers by the name of their venv or script: ONLY='tidemill|duckdb'.
+set -euo pipefail
+[ $# -ge 1 ] || { sed -n '2,6p' "$0"; exit 2; }
+project=$(cd "$(dirname "$0")/.." && pwd)
+kit=$(cd "$1" && pwd); reps=${2:-3}; data=${3:-o10m}; only=${ONLY:-.}
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$project/target}"
+
+cargo build --release --manifest-path "$project/Cargo.toml" -p tidemill
+export TIDEMILL_BIN="$CARGO_TARGET_DIR/release/tidemill"
+
+if [ ! -w "$kit" ]; then
+  mkdir -p "$CARGO_TARGET_DIR/bench"
+  cp -r --no-preserve=mode "$kit/." "$CARGO_TARGET_DIR/bench/"
+  chmod +x "$CARGO_TARGET_DIR"/bench/*.sh
+  kit="$CARGO_TARGET_DIR/bench"
+fi
+cp "$project/bench/peer_tidemill.py" "$kit/scripts/peer_tidemill.py"
+cd "$kit"
+mkdir -p logs tmp
+
+# The checker reads results with DuckDB, the generator needs numpy: these two venvs are always made.
+[ -x venv/gen/bin/python ] || ./install_one.sh gen numpy pyarrow
+[ -x venv/duckdb/bin/python ] || ./install_one.sh duckdb duckdb
+case $data in
+  o1m) [ -f data/o1m/meta.json ] || venv/gen/bin/python gen_orders.py data/o1m --rows 1000000 ;;
+  o10m) [ -f data/o10m/meta.json ] || venv/gen/bin/python gen_orders.py data/o10m --rows 10000000 ;;
+esac
+cat "data/$data"/jsonl/* >/dev/null   # warm page cache, for everyone alike
+
+export RESULTS="${RESULTS:-results-$(date -u +%Y%m%dT%H%M%SZ).jsonl}"
+run() { # VENV SCRIPT TASK: skipped aloud when the venv is not there
+  [[ "$1 $2" =~ $only ]] || return 0
+  [ -x "venv/$1/bin/python" ] || { echo "not run: $2 $3 (no venv/$1; see the kit's README)"; return 0; }
+  ./one.sh "$reps" "$1" "$2" "$3" "data/$data"
+}
+run gen tidemill T0
+for task in S1 S2; do
+  run gen tidemill "$task"
+  if [ -x limit/target/release/limit ]; then
+    LIMIT_PARSER=hand run gen limit "$task"
+    run gen limit "$task"
+  else
+    echo "not run: the limit program (build it in $kit/limit with RUSTFLAGS='-C target-cpu=native' cargo build --release)"
+  fi
+done
+for peer in duckdb datafusion polars; do run "$peer" "$peer" S1; done
+for task in S1 S2; do run flink flink "$task"; run pyspark spark "$task"; done
+venv/gen/bin/python summarize.py "$RESULTS"
+echo "lines: $kit/$RESULTS"
