@@ -6,6 +6,8 @@
 
 mod blob;
 mod checkpoints;
+mod dead_letters;
+mod envelope;
 mod ledger;
 mod local;
 mod lock;
@@ -13,7 +15,7 @@ mod manifest;
 mod recovery;
 mod remote;
 
-pub use blob::{BlobStore, Memory};
+pub use blob::{BlobStore, Fault, Memory};
 pub use checkpoints::Checkpoints;
 pub use ledger::{Ledger, LedgerEntry};
 pub use local::LocalStore;

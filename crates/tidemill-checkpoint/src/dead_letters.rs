@@ -1,0 +1,140 @@
+//! Where dead letters lie: one file for each dataset and epoch that had some.
+//!
+//! ```text
+//! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>.arrow                  of a stream's epoch
+//! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>_<start>_<end>.arrow    of an interval's run, microseconds
+//! ```
+//!
+//! **Invariant:** a file counts only while its epoch is at or below the newest manifest, and the file of an interval
+//! only until a later epoch covers that interval: dead letters of an interval are replaced with its rows, and appear
+//! and vanish in the same step as they do.
+
+use bytes::Bytes;
+use tidemill_model::{Epoch, Interval, Result, Timestamp};
+
+use crate::Checkpoints;
+use crate::checkpoints::{epoch_of, name_part};
+
+impl Checkpoints {
+    /// Writes the dead letters of a dataset in a stream's epoch; a second call for the same epoch replaces them.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn write_dead_letters(&self, dataset: &str, epoch: Epoch, bytes: &[u8]) -> Result<()> {
+        self.store().put(&format!("{}{:020}.arrow", self.dead_letter_folder(dataset), epoch.0), bytes)
+    }
+
+    /// Writes the dead letters of a dataset in an interval's run. A rerun must call it even when there are none, so
+    /// that those of the run before go away.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn write_interval_dead_letters(
+        &self,
+        dataset: &str,
+        epoch: Epoch,
+        interval: Interval,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let Interval { start, end } = interval;
+        let name = format!("{}{:020}_{}_{}.arrow", self.dead_letter_folder(dataset), epoch.0, start.0, end.0);
+        self.store().put(&name, bytes)
+    }
+
+    /// The files that hold the dead letters of a dataset as of an epoch, oldest first.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn dead_letter_files(&self, dataset: &str, up_to: Epoch) -> Result<Vec<String>> {
+        let names = self.store().list(&self.dead_letter_folder(dataset))?;
+        Ok(standing(names, up_to))
+    }
+
+    /// A file named by [`Checkpoints::dead_letter_files`]; `None` when it was replaced since.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn read_dead_letters(&self, file: &str) -> Result<Option<Bytes>> {
+        self.store().get(file)
+    }
+
+    pub(crate) fn remove_dead_letters_after(&self, epoch: Epoch) -> Result<()> {
+        for name in self.store().list(&format!("{}/dead_letters/", self.root()))? {
+            if epoch_of(&name).is_some_and(|of| of > epoch) {
+                self.store().delete(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dead_letter_folder(&self, dataset: &str) -> String {
+        format!("{}/dead_letters/{}/", self.root(), name_part(dataset))
+    }
+}
+
+/// The files that count as of an epoch; `names` are in order, thus by epoch.
+fn standing(names: Vec<String>, up_to: Epoch) -> Vec<String> {
+    let mut covered: Vec<Interval> = Vec::new();
+    let mut files: Vec<String> = Vec::new();
+    for name in names.into_iter().rev().filter(|name| epoch_of(name).is_some_and(|epoch| epoch <= up_to)) {
+        match interval_of(&name) {
+            Some(interval) if covered.iter().any(|c| c.start <= interval.start && interval.end <= c.end) => {}
+            Some(interval) => {
+                covered.push(interval);
+                files.push(name);
+            }
+            None => files.push(name),
+        }
+    }
+    files.reverse();
+    files
+}
+
+fn interval_of(name: &str) -> Option<Interval> {
+    let mut parts = name.strip_suffix(".arrow")?.rsplit('/').next()?.splitn(3, '_').skip(1);
+    let mut time = || parts.next()?.parse().ok().map(Timestamp);
+    Some(Interval { start: time()?, end: time()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidemill_model::{Epoch, Interval, Timestamp};
+
+    use crate::{Checkpoints, Memory};
+
+    fn contents(checkpoints: &Checkpoints, up_to: u64) -> Vec<String> {
+        let files = checkpoints.dead_letter_files("orders", Epoch(up_to)).expect("lists");
+        let read = |file: &String| checkpoints.read_dead_letters(file).expect("reads").expect("is there");
+        files.iter().map(|file| String::from_utf8_lossy(&read(file)).into_owned()).collect()
+    }
+
+    #[test]
+    fn only_committed_epochs_count_and_a_rerun_replaces() {
+        let checkpoints = Checkpoints::new(Arc::new(Memory::new()), "p");
+        let write = |epoch, bytes: &str| {
+            checkpoints.write_dead_letters("orders", Epoch(epoch), bytes.as_bytes()).expect("writes");
+        };
+        let write_interval = |epoch, start, end, bytes: &str| {
+            let interval = Interval { start: Timestamp(start), end: Timestamp(end) };
+            let written = checkpoints.write_interval_dead_letters("orders", Epoch(epoch), interval, bytes.as_bytes());
+            written.expect("writes");
+        };
+        write(1, "s1");
+        write_interval(2, -10, 10, "i2");
+        write_interval(3, 10, 20, "i3");
+        write(4, "s4");
+        write_interval(5, -10, 10, "i5");
+        write_interval(6, -10, 20, "i6");
+        checkpoints.write_dead_letters("orders.archive", Epoch(1), b"another dataset").expect("writes");
+
+        assert_eq!(contents(&checkpoints, 0), Vec::<String>::new());
+        assert_eq!(contents(&checkpoints, 3), ["s1", "i2", "i3"]);
+        assert_eq!(contents(&checkpoints, 5), ["s1", "i3", "s4", "i5"]);
+        assert_eq!(contents(&checkpoints, 9), ["s1", "s4", "i6"]);
+
+        checkpoints.clean_after(Epoch(4)).expect("cleans");
+        assert_eq!(contents(&checkpoints, 9), ["s1", "i2", "i3", "s4"]);
+    }
+}

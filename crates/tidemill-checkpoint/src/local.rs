@@ -1,0 +1,237 @@
+//! [`LocalStore`]: values as files of a folder.
+//!
+//! **Invariant:** a file gets its name only after its bytes are on the disk, and a call returns only after the name is.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tidemill_model::{Error, Kind, Result};
+
+use crate::blob::{BlobStore, check_name, missing_part};
+
+/// Values as files of a folder on this machine.
+#[derive(Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+    /// Unfinished files; on the same file system as the rest, so that a rename is atomic.
+    unfinished: PathBuf,
+    counter: AtomicU64,
+}
+
+impl LocalStore {
+    /// Opens the folder, creating it when it is absent, and removes what dead processes left unfinished in it.
+    ///
+    /// # Errors
+    /// Config when the folder cannot be made or written; Unavailable.
+    pub fn open(dir: impl AsRef<Path>) -> Result<LocalStore> {
+        let root = dir.as_ref().to_path_buf();
+        let unfinished = root.join(".unfinished");
+        make_durable_folder(&unfinished).map_err(|e| Error::io("create the folder", unfinished.display(), e))?;
+        let store = LocalStore { root, unfinished, counter: AtomicU64::new(0) };
+        store.remove_left_over();
+        Ok(store)
+    }
+
+    /// Removes unfinished files whose writer no longer lives. Failing is harmless: they are never read.
+    fn remove_left_over(&self) {
+        let can_tell = Path::new("/proc/self").exists();
+        for entry in fs::read_dir(&self.unfinished).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid);
+            let alive = pid.is_some_and(|pid| Path::new("/proc").join(pid).exists());
+            if can_tell && !alive {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.root.join(name))
+    }
+
+    /// Writes the bytes to an unfinished file and through to the disk, then gives it its name by `publish`.
+    fn write<T>(&self, path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<T>) -> Result<T> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.unfinished.join(format!("{}-{number}", std::process::id()));
+        let written = write_through(&unfinished, bytes).and_then(|()| {
+            let folder = path.parent().unwrap_or(&self.root);
+            make_durable_folder(folder)?;
+            let outcome = publish(&unfinished)?;
+            sync_folder(folder)?;
+            Ok(outcome)
+        });
+        // After a rename there is nothing left to remove; after a link or an error there is.
+        let _ = fs::remove_file(&unfinished);
+        written.map_err(|e| Error::io("write", path.display(), e))
+    }
+}
+
+impl BlobStore for LocalStore {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path(name)?;
+        self.write(&path, bytes, |unfinished| fs::rename(unfinished, &path))
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let path = self.path(name)?;
+        // A hard link never replaces: of several processes exactly one succeeds.
+        self.write(&path, bytes, |unfinished| match fs::hard_link(unfinished, &path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(e),
+        })
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        let path = self.path(name)?;
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("read", path.display(), e)),
+        }
+    }
+
+    fn get_range(&self, name: &str, start: u64, length: u64) -> Result<Bytes> {
+        let path = self.path(name)?;
+        let read = || -> io::Result<Option<Bytes>> {
+            let mut file = File::open(&path)?;
+            let size = file.metadata()?.len();
+            if start.checked_add(length).is_none_or(|end| end > size) {
+                return Ok(None);
+            }
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            file.read_exact(&mut bytes)?;
+            Ok(Some(Bytes::from(bytes)))
+        };
+        match read() {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(missing_part(name, start, length)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(missing_part(name, start, length).because(e)),
+            Err(e) => Err(Error::io("read", path.display(), e)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if !folder.is_empty() {
+            check_name(folder)?;
+        }
+        let mut names = Vec::new();
+        collect_names(&self.root.join(folder), folder, &mut names)?;
+        names.retain(|name| name.starts_with(prefix));
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("remove", path.display(), e)),
+        }
+    }
+}
+
+fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+/// Makes a folder's entries durable; only Unix can and needs to.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Creates a folder and those above it; the new ones are durable when it returns.
+fn make_durable_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() || folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new(""));
+    make_durable_folder(parent)?;
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        Err(e) => return Err(e),
+    }
+    sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+fn collect_names(folder: &Path, name: &str, names: &mut Vec<String>) -> Result<()> {
+    let failed = |e: io::Error| Error::io("list", folder.display(), e);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let file_name = entry.file_name();
+        let Some(part) = file_name.to_str() else {
+            return Err(Error::new(Kind::Corrupt, "X004", format!("{} is no file of ours", entry.path().display()))
+                .fact("move it out of the state folder"));
+        };
+        if part.starts_with('.') {
+            continue;
+        }
+        let full = if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
+        if entry.file_type().map_err(failed)?.is_dir() {
+            collect_names(&entry.path(), &full, names)?;
+        } else {
+            names.push(full);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{BlobStore, LocalStore};
+    use crate::blob::law;
+
+    #[test]
+    fn meets_the_law() {
+        let dir = tempfile::tempdir().expect("a folder");
+        law::check(Arc::new(LocalStore::open(dir.path().join("new/state")).expect("opens")));
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_never_seen_and_goes_away() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = LocalStore::open(dir.path()).expect("opens");
+        let dead = dir.path().join(".unfinished/999999999-0");
+        std::fs::write(&dead, b"half").expect("writes");
+        assert_eq!(store.list("").expect("list"), Vec::<String>::new());
+        drop(LocalStore::open(dir.path()).expect("opens again"));
+        assert!(!dead.exists());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_one_clear_error() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("state"), b"not a folder").expect("writes");
+        let error = LocalStore::open(dir.path().join("state")).expect_err("refused");
+        assert!(error.message().starts_with("cannot create the folder"), "{error}");
+    }
+
+    #[test]
+    fn no_unfinished_file_stays_behind() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = LocalStore::open(dir.path()).expect("opens");
+        store.put("a", b"1").expect("put");
+        store.create("b", b"1").expect("create");
+        store.create("b", b"2").expect("create");
+        std::fs::create_dir(dir.path().join("c")).expect("mkdir");
+        store.put("c", b"1").expect_err("a folder is in the way");
+        assert_eq!(std::fs::read_dir(dir.path().join(".unfinished")).expect("reads").count(), 0);
+    }
+}
