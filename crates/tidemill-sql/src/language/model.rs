@@ -62,7 +62,7 @@ pub struct Pipeline {
 pub struct Dataset {
     /// Its name.
     pub name: String,
-    /// The pipeline whose file declares it.
+    /// The pipeline whose file declares it; empty when the file has none and is shared by all.
     pub pipeline: String,
     /// Where the name stands.
     pub place: Place,
@@ -76,6 +76,8 @@ pub struct Dataset {
     pub checks: Vec<Check>,
     /// PRIMARY KEY columns.
     pub primary_key: Vec<String>,
+    /// Where each of them stands in the key.
+    pub key_places: Vec<Place>,
     /// WITH options.
     pub options: Options,
     /// HISTORY WITH options.
@@ -133,7 +135,7 @@ pub enum Violation {
 pub struct View {
     /// Its name.
     pub name: String,
-    /// The pipeline whose file declares it.
+    /// The pipeline whose file declares it; empty when the file has none and is shared by all.
     pub pipeline: String,
     /// Its query.
     pub query: Box<ast::Query>,

@@ -1,0 +1,385 @@
+//! [`Catalog`]: the datasets of a project with the connectors that open them.
+//!
+//! **Invariant:** every dataset in a catalog names a connector and a format that exist, and options that these know.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use tidemill_model::{Error, Kind, OptionSpec, Options, Place, Result, Settings, nearest};
+use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Sink, SinkTarget, Source, WriteMode};
+
+use crate::language::check::{check_columns, is_time, no_column};
+use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
+
+/// A connector's own way to be read by a bounded query, instead of through its [`Source`].
+#[async_trait]
+pub trait BatchTables: Send + Sync + fmt::Debug {
+    /// The connector it belongs to.
+    fn connector(&self) -> &'static str;
+
+    /// Opens the dataset as it is now.
+    ///
+    /// # Errors
+    /// As [`Connector::source`].
+    async fn open(&self, spec: &DatasetSpec, env: &Environment) -> Result<Arc<dyn TableProvider>>;
+}
+
+/// The formats that datasets can name.
+#[derive(Debug, Clone)]
+pub struct Formats {
+    /// The formats of records.
+    pub names: Vec<&'static str>,
+    /// The formats of columns, which connectors read and write themselves.
+    pub columnar: Vec<&'static str>,
+    /// The options that a format of records adds to those of a dataset.
+    pub options: fn(&str) -> Result<&'static [OptionSpec]>,
+    /// Makes a format of records for a dataset with these settings and declared columns.
+    pub make: fn(&str, &Settings, &SchemaRef) -> Result<Arc<dyn Format>>,
+}
+
+/// What there is to open datasets with; the facade fills in the lists.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// The connectors.
+    pub connectors: Vec<Arc<dyn Connector>>,
+    /// The formats.
+    pub formats: Formats,
+    /// The connectors that bounded queries read in another way.
+    pub tables: Vec<Arc<dyn BatchTables>>,
+}
+
+/// Which of a dataset's two bindings is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// `WITH (…)`: live reading, and all writing.
+    Live,
+    /// `HISTORY WITH (…)`, or the same as live when there is none: intervals, backfill, replay.
+    History,
+}
+
+/// The datasets of a project, checked against the connectors.
+#[derive(Debug)]
+pub struct Catalog {
+    project: Arc<Project>,
+    registry: Registry,
+    env: Environment,
+    bindings: BTreeMap<(String, Side), Binding>,
+}
+
+#[derive(Debug)]
+struct Binding {
+    connector: Arc<dyn Connector>,
+    settings: Settings,
+    /// The columns that the connector said, once it was asked: they stay the same as long as the catalog lives.
+    discovered: OnceLock<SchemaRef>,
+}
+
+impl Catalog {
+    /// Checks every dataset of the project.
+    ///
+    /// # Errors
+    /// Config and Plan, all that are found, each at its place.
+    pub fn new(project: impl Into<Arc<Project>>, registry: Registry, env: Environment) -> Result<Catalog> {
+        let project = project.into();
+        let mut errors = Vec::new();
+        let mut bindings = BTreeMap::new();
+        for dataset in project.datasets.values() {
+            let live = std::iter::once((Side::Live, &dataset.options));
+            for (side, options) in live.chain(dataset.history.iter().map(|options| (Side::History, options))) {
+                match registry.bind(dataset, options) {
+                    Ok(binding) => {
+                        bindings.insert((dataset.name.clone(), side), binding);
+                    }
+                    Err(error) => errors.push(error.at(&dataset.place)),
+                }
+            }
+        }
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(Catalog { project, registry, env, bindings }),
+        }
+    }
+
+    /// The project.
+    #[must_use]
+    pub fn project(&self) -> &Arc<Project> {
+        &self.project
+    }
+
+    /// What connectors know of the world.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.env
+    }
+
+    /// The dataset of this name as declared.
+    ///
+    /// # Errors
+    /// Plan: there is none; the message names the nearest.
+    pub fn dataset(&self, name: &str) -> Result<&Dataset> {
+        self.project.datasets.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.project.datasets.keys().map(String::as_str).collect();
+            unknown("P105", "table", name, &known)
+        })
+    }
+
+    /// The name of the connector that a side of the dataset is bound to.
+    ///
+    /// # Errors
+    /// Plan: there is no such dataset.
+    pub fn connector_of(&self, name: &str, side: Side) -> Result<&'static str> {
+        Ok(self.binding(name, side)?.1.connector.name())
+    }
+
+    /// The checked options of a side of the dataset.
+    ///
+    /// # Errors
+    /// Plan: there is no such dataset.
+    pub fn settings(&self, name: &str, side: Side) -> Result<&Settings> {
+        Ok(&self.binding(name, side)?.1.settings)
+    }
+
+    /// The dataset with its declared columns, or none when none were declared: what a sink is opened with.
+    ///
+    /// # Errors
+    /// Plan: there is no such dataset. Config: its format cannot be made.
+    pub fn declared(&self, name: &str, side: Side) -> Result<DatasetSpec> {
+        let (dataset, binding) = self.binding(name, side)?;
+        self.with_columns(dataset, binding, &dataset.schema)
+    }
+
+    /// The dataset with its columns: the declared ones or else those that the connector finds, asked once.
+    ///
+    /// # Errors
+    /// As `declared`; also Config, when nobody knows the columns, and Plan, when the dataset's clauses do not fit them.
+    pub fn spec(&self, name: &str, side: Side) -> Result<DatasetSpec> {
+        let (dataset, binding) = self.binding(name, side)?;
+        let declared = self.with_columns(dataset, binding, &dataset.schema)?;
+        if !dataset.columns.is_empty() {
+            return Ok(declared);
+        }
+        let schema = match binding.discovered.get() {
+            Some(schema) => Arc::clone(schema),
+            None => {
+                let found =
+                    binding.connector.discover_schema(&declared, &self.env).map_err(|e| e.at(&dataset.place))?;
+                if let Some(error) = Error::all(check_columns(dataset, &found)) {
+                    return Err(error);
+                }
+                Arc::clone(binding.discovered.get_or_init(|| found))
+            }
+        };
+        self.with_columns(dataset, binding, &schema)
+    }
+
+    /// Opens a side of the dataset for reading.
+    ///
+    /// # Errors
+    /// As `spec` and [`Connector::source`].
+    pub fn source(&self, name: &str, side: Side) -> Result<Arc<dyn Source>> {
+        let spec = self.spec(name, side)?;
+        let (dataset, binding) = self.binding(name, side)?;
+        binding.connector.source(&spec, &self.env).map_err(|error| error.at(&dataset.place))
+    }
+
+    /// Opens the dataset for writing.
+    ///
+    /// # Errors
+    /// As `declared` and [`Connector::sink`].
+    pub fn sink(&self, name: &str, target: &SinkTarget) -> Result<Arc<dyn Sink>> {
+        let spec = self.declared(name, Side::Live)?;
+        let (dataset, binding) = self.binding(name, Side::Live)?;
+        binding.connector.sink(&spec, target, &self.env).map_err(|error| error.at(&dataset.place))
+    }
+
+    /// Opens a side of the dataset as its connector's own table, if the connector has one.
+    ///
+    /// # Errors
+    /// As `declared` and [`BatchTables::open`].
+    pub async fn batch_table(&self, name: &str, side: Side) -> Result<Option<Arc<dyn TableProvider>>> {
+        let connector = self.connector_of(name, side)?;
+        let Some(tables) = self.registry.tables.iter().find(|tables| tables.connector() == connector) else {
+            return Ok(None);
+        };
+        let spec = self.declared(name, side)?;
+        let place = &self.dataset(name)?.place;
+        tables.open(&spec, &self.env).await.map(Some).map_err(|error| error.at(place))
+    }
+
+    /// How rows of `output` change the dataset.
+    ///
+    /// # Errors
+    /// Plan, without a place: the output lacks what the mode needs.
+    pub fn write_mode(&self, name: &str, output: &Schema) -> Result<WriteMode> {
+        let (dataset, binding) = self.binding(name, Side::Live)?;
+        match binding.settings.text("write") {
+            Some("upsert") => upsert(dataset, &binding.settings, output),
+            Some("replace") => replace(dataset, &binding.settings, output),
+            _ => Ok(WriteMode::Append),
+        }
+    }
+
+    fn binding(&self, name: &str, side: Side) -> Result<(&Dataset, &Binding)> {
+        let dataset = self.dataset(name)?;
+        let of = |side| self.bindings.get(&(name.to_owned(), side));
+        let binding = of(side).or_else(|| of(Side::Live));
+        binding.map(|binding| (dataset, binding)).ok_or_else(|| Error::internal(format!("`{name}` is not bound")))
+    }
+
+    fn with_columns(&self, dataset: &Dataset, binding: &Binding, schema: &SchemaRef) -> Result<DatasetSpec> {
+        let format = match binding.settings.text("format") {
+            Some(name) if self.registry.formats.names.contains(&name) => {
+                let made = (self.registry.formats.make)(name, &binding.settings, schema);
+                Some(made.map_err(|error| error.at(&dataset.place))?)
+            }
+            _ => None,
+        };
+        Ok(DatasetSpec {
+            name: dataset.name.clone(),
+            schema: Arc::clone(schema),
+            event_time: dataset.watermark.as_ref().map(|clause| clause.column.clone()),
+            settings: binding.settings.clone(),
+            format,
+        })
+    }
+}
+
+impl Registry {
+    fn bind(&self, dataset: &Dataset, options: &Options) -> Result<Binding> {
+        let given = |name: &str| options.given.get(name);
+        let connector = match given("connector") {
+            Some(given) => self.connector(&given.value, given.value_place.as_ref())?,
+            None => {
+                let error =
+                    Error::new(Kind::Config, "C012", format!("`{}` needs the option `connector`", dataset.name));
+                return Err(at(
+                    error.fact(format!("connectors: {}", self.connector_names().join(", "))),
+                    options.place.as_ref(),
+                ));
+            }
+        };
+        let mut specs = connector.options().to_vec();
+        if let Some(given) = given("format") {
+            let formats = &self.formats;
+            if formats.names.contains(&given.value.as_str()) {
+                specs.extend((formats.options)(&given.value)?);
+            } else if !formats.columnar.contains(&given.value.as_str()) {
+                let known: Vec<&str> = formats.names.iter().chain(&formats.columnar).copied().collect();
+                return Err(at(unknown("C016", "format", &given.value, &known), given.value_place.as_ref()));
+            }
+        }
+        for common in DATASET_OPTIONS {
+            if !specs.iter().any(|spec| spec.name == common.name) {
+                specs.push(*common);
+            }
+        }
+        let settings = options.resolve(&format!("`{}`", connector.name()), &specs)?;
+        check_write(dataset, &settings, options)?;
+        Ok(Binding { connector, settings, discovered: OnceLock::new() })
+    }
+
+    fn connector(&self, name: &str, place: Option<&Place>) -> Result<Arc<dyn Connector>> {
+        let found = self.connectors.iter().find(|connector| connector.name() == name);
+        found.cloned().ok_or_else(|| at(unknown("C015", "connector", name, &self.connector_names()), place))
+    }
+
+    fn connector_names(&self) -> Vec<&'static str> {
+        let mut names: Vec<&'static str> = self.connectors.iter().map(|connector| connector.name()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn at(error: Error, place: Option<&Place>) -> Error {
+    match place {
+        Some(place) => error.at(place),
+        None => error,
+    }
+}
+
+fn unknown(code: &'static str, what: &str, name: &str, known: &[&str]) -> Error {
+    let error =
+        Error::new(if code.starts_with('P') { Kind::Plan } else { Kind::Config }, code, format!("no {what} `{name}`"));
+    let error = match nearest(name, known.iter().copied()) {
+        Some(meant) => error.label(format!("did you mean `{meant}`?")),
+        None => error,
+    };
+    error.fact(format!("{what}s: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
+}
+
+/// What `write` needs and what it makes of the options that belong to one mode.
+fn check_write(dataset: &Dataset, settings: &Settings, options: &Options) -> Result<()> {
+    let mode = settings.text("write").unwrap_or("append");
+    let given = |name: &str| options.given.get(name);
+    if mode == "upsert" && dataset.primary_key.is_empty() {
+        let error = Error::new(Kind::Config, "P150", format!("`{}` cannot be upserted without a key", dataset.name))
+            .label("needs a PRIMARY KEY")
+            .fact("declare it: CREATE TABLE name (PRIMARY KEY (id)) WITH (…), or write = 'append'");
+        return Err(at(error, given("write").and_then(|given| given.value_place.as_ref())));
+    }
+    for (option, of) in [("sequence", "upsert"), ("time_column", "replace")] {
+        let Some(column) = given(option) else { continue };
+        if mode != of {
+            let error = Error::new(Kind::Config, "C023", format!("`{option}` has no effect with write = '{mode}'"))
+                .label(format!("it belongs to write = '{of}'"));
+            return Err(at(error, column.name_place.as_ref()));
+        }
+        if !dataset.columns.is_empty() && dataset.schema.field_with_name(&column.value).is_err() {
+            let place = column.value_place.as_ref().unwrap_or(&dataset.place);
+            return Err(no_column(&column.value, &dataset.name, &dataset.schema, place));
+        }
+    }
+    Ok(())
+}
+
+fn upsert(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<WriteMode> {
+    let sequence = settings.text("sequence").map(ToOwned::to_owned);
+    for (column, what) in
+        dataset.primary_key.iter().map(|c| (c, "PRIMARY KEY")).chain(sequence.iter().map(|c| (c, "sequence")))
+    {
+        if output.field_with_name(column).is_err() {
+            return Err(missing(column, &format!("`{column}` is the {what} of `{}`", dataset.name), output));
+        }
+    }
+    Ok(WriteMode::Upsert { key: dataset.primary_key.clone(), sequence })
+}
+
+fn replace(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<WriteMode> {
+    let has = |column: &str| output.field_with_name(column).is_ok();
+    let declared = dataset.watermark.as_ref().map(|clause| clause.column.as_str());
+    let column = match settings.text("time_column") {
+        Some(column) if !has(column) => {
+            return Err(missing(column, &format!("`{column}` is the time_column of `{}`", dataset.name), output));
+        }
+        Some(column) => column,
+        None => match declared.filter(|column| has(column)).or_else(|| has("window_start").then_some("window_start")) {
+            Some(column) => column,
+            None => {
+                let message = format!("which rows of `{}` belong to an interval is not known", dataset.name);
+                return Err(Error::new(Kind::Plan, "P151", message)
+                    .label("no column says when its rows happened")
+                    .fact("name it: time_column = '…' on the table, or select window_start")
+                    .fact("or use write = 'upsert' with a PRIMARY KEY"));
+            }
+        },
+    };
+    match output.field_with_name(column) {
+        Ok(field) if !is_time(field.data_type()) => {
+            let message = format!("`{column}` cannot say which rows an interval replaces");
+            let label = format!("it is a {}", sql_type(field.data_type()));
+            Err(Error::new(Kind::Plan, "P151", message).label(label).fact("select it as a TIMESTAMP"))
+        }
+        _ => Ok(WriteMode::Replace { column: column.to_owned() }),
+    }
+}
+
+fn missing(column: &str, why: &str, output: &Schema) -> Error {
+    let names: Vec<&str> = output.fields().iter().map(|field| field.name().as_str()).collect();
+    Error::new(Kind::Plan, "P150", format!("the query does not give the column `{column}`"))
+        .label(why)
+        .fact(format!("columns of the query: {}", names.join(", ")))
+}

@@ -1,0 +1,27 @@
+//! The language: `tidemill.toml` and `pipelines/*.sql` to a [`Project`], and errors to text with a caret.
+//!
+//! **Invariant:** reading a project touches nothing but its files; what connectors know is the catalog's business.
+
+pub(crate) mod check;
+mod config;
+mod constant;
+mod diagnose;
+mod model;
+mod options;
+mod parse;
+mod project;
+mod render;
+mod script;
+mod syntax;
+mod types;
+
+pub use config::{Config, ENGINE_KEYS, PROJECT_KEYS, S3_KEYS, SERVER_KEYS, STATE_KEYS, Secret};
+pub use constant::constant_interval;
+pub use diagnose::from_datafusion;
+pub use model::{
+    Check, Column, Dataset, Insert, MaterializedView, Pipeline, Project, View, Violation, WatermarkClause,
+};
+pub use options::{DATASET_OPTIONS, PIPELINE_OPTIONS, VIEW_OPTIONS};
+pub use render::render;
+pub use script::Script;
+pub use types::{arrow_type, sql_type};

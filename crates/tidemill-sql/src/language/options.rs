@@ -1,0 +1,111 @@
+//! The options of pipelines, datasets and materialized views: one list each, from which the reference is made too.
+//!
+//! **Invariant:** an option that is read here has an effect; what is planned and not built is refused by name.
+
+use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Options, Place, Result, Trigger};
+
+/// Options of CREATE PIPELINE.
+pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::optional(
+        "trigger",
+        OptionKind::Text,
+        Some("once"),
+        "When it works: once, every 30 seconds, or continuous.",
+    ),
+    OptionSpec::optional(
+        "checkpoint",
+        OptionKind::Span,
+        Some("1 second"),
+        "How often a continuous pipeline commits an epoch.",
+    ),
+    OptionSpec::optional(
+        "latency",
+        OptionKind::Span,
+        None,
+        "The documented requirement: how long a row may take from arrival to visible.",
+    ),
+    OptionSpec::optional(
+        "delivery",
+        OptionKind::OneOf(&["exactly-once"]),
+        Some("exactly-once"),
+        "What is promised of each row: exactly-once.",
+    ),
+    OptionSpec::optional("start", OptionKind::Time, None, "Rows with an earlier event time belong nowhere."),
+];
+
+/// Options of CREATE MATERIALIZED VIEW.
+pub const VIEW_OPTIONS: &[OptionSpec] = &[OptionSpec::optional(
+    "retention",
+    OptionKind::Span,
+    None,
+    "How long a closed window is kept in the served view; for ever unless given.",
+)];
+
+/// Options of CREATE TABLE and HISTORY that every connector has. A connector may declare one anew, and a format
+/// adds its own (`timestamp_format`).
+pub const DATASET_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::required("connector", OptionKind::Text, "What carries the rows."),
+    OptionSpec::optional("format", OptionKind::Text, None, "How rows are written as bytes."),
+    OptionSpec::optional(
+        "write",
+        OptionKind::OneOf(&["append", "upsert", "replace"]),
+        Some("append"),
+        "How inserted rows change the table: append, upsert by PRIMARY KEY, or replace an interval.",
+    ),
+    OptionSpec::optional(
+        "idle",
+        OptionKind::Span,
+        Some("1 minute"),
+        "After how long without rows a split no longer holds time back.",
+    ),
+    OptionSpec::optional(
+        "max_future",
+        OptionKind::SpanOrNone,
+        Some("1 minute"),
+        "How far ahead of the clock an event time may move the watermark, or none.",
+    ),
+    OptionSpec::optional("sequence", OptionKind::Text, None, "The column that orders versions of a row, for upsert."),
+    OptionSpec::optional("time_column", OptionKind::Text, None, "The target's event-time column, for replace."),
+];
+
+/// Options of CREATE PIPELINE that are designed and not built, with what to do until then.
+const NOT_YET: &[(&str, &str)] = &[
+    ("reconcile", "recompute an interval by hand: tidemill run PIPELINE --interval START/PERIOD"),
+    ("catchup", "run missing intervals by hand: tidemill run PIPELINE --interval START/PERIOD"),
+    ("retries", "a failed run can be run again as it is: nothing of it was committed"),
+    ("retry_delay", "a failed run can be run again as it is: nothing of it was committed"),
+];
+
+/// The options of a pipeline without those that are not built yet, and one error for each of these.
+pub(crate) fn refuse_unbuilt(options: &Options) -> (Options, Vec<Error>) {
+    let mut rest = options.clone();
+    let mut errors = Vec::new();
+    for (name, advice) in NOT_YET {
+        if let Some(given) = rest.given.remove(*name) {
+            let error = Error::new(Kind::Config, "C014", format!("the option `{name}` is not available yet"));
+            errors.push(place(error.label("leave it out").fact(*advice), given.name_place.as_ref()));
+        }
+    }
+    (rest, errors)
+}
+
+/// The trigger of a pipeline.
+pub(crate) fn trigger(text: &str, at: Option<&Place>, pipeline: &str) -> Result<Trigger> {
+    let schedule = text.trim_start().starts_with('@')
+        || text.split_whitespace().count() >= 5
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || " */,-?#".contains(c));
+    if schedule {
+        let error = Error::new(Kind::Config, "C014", "triggers by schedule are not available yet")
+            .label("one of: once, every 30 seconds, continuous")
+            .fact(format!("run each interval with: tidemill run {pipeline} --interval START/PERIOD"));
+        return Err(place(error, at));
+    }
+    Trigger::parse(text).map_err(|error| place(error, at))
+}
+
+pub(crate) fn place(error: Error, place: Option<&Place>) -> Error {
+    match place {
+        Some(place) => error.at(place),
+        None => error,
+    }
+}

@@ -1,0 +1,288 @@
+//! [`Project::load`]: from a folder to a checked [`Project`].
+//!
+//! **Invariant:** names are unique in the project, and every INSERT INTO names a table of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidemill_model::{Error, Kind, Options, Place, Result, nearest};
+
+use super::config::Config;
+use super::model::{Dataset, MaterializedView, Pipeline, Project, View};
+use super::options::{PIPELINE_OPTIONS, VIEW_OPTIONS, place, refuse_unbuilt, trigger};
+use super::parse::{Header, Statements, parse_script};
+use super::script::Script;
+
+/// The file that makes a folder a project.
+const CONFIG: &str = "tidemill.toml";
+
+impl Project {
+    /// Reads the project that `start` lies in: the folder itself or the nearest above it that has a `tidemill.toml`.
+    /// `env` answers environment variables.
+    ///
+    /// # Errors
+    /// Config and Plan, all that are found, each at its place.
+    pub fn load(start: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Project> {
+        let root = find(start)?;
+        let text = read(&root.join(CONFIG), CONFIG)?;
+        let config = Config::parse(&root, &text, env)?;
+        let mut scripts = Vec::new();
+        for name in names(&root.join("pipelines"))? {
+            let file = format!("pipelines/{name}");
+            let text = read(&root.join(&file), &file)?;
+            scripts.push(Script::new(file, text));
+        }
+        Project::parse(root, config, &scripts)
+    }
+
+    /// The project of these scripts.
+    ///
+    /// # Errors
+    /// Plan and Config, all that are found, each at its place.
+    pub fn parse(root: PathBuf, config: Config, scripts: &[Script]) -> Result<Project> {
+        let mut errors = Vec::new();
+        let mut files = Vec::new();
+        for script in scripts {
+            let (statements, found) = parse_script(script);
+            errors.extend(found);
+            files.push((script, statements));
+        }
+        // What refers to a statement that could not be read would be an error of its own: it is held back.
+        if let Some(error) = Error::all(errors) {
+            return Err(error);
+        }
+        let mut building = Building::new(root, config);
+        for (script, statements) in files {
+            building.file(script, statements);
+        }
+        building.check();
+        match Error::all(building.errors) {
+            Some(error) => Err(error),
+            None => Ok(building.project),
+        }
+    }
+
+    /// The pipeline of this name.
+    ///
+    /// # Errors
+    /// Config, with the names that there are.
+    pub fn pipeline(&self, name: &str) -> Result<&Pipeline> {
+        let known: Vec<&str> = self.pipelines.keys().map(String::as_str).collect();
+        self.pipelines.get(name).ok_or_else(|| {
+            let error = Error::new(Kind::Config, "C022", format!("no pipeline `{name}` in this project"));
+            let error = match nearest(name, known.iter().copied()) {
+                Some(meant) => error.label(format!("did you mean `{meant}`?")),
+                None => error,
+            };
+            let list = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+            error.fact(format!("pipelines: {list}"))
+        })
+    }
+}
+
+/// The nearest folder upwards with a `tidemill.toml`.
+fn find(start: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(start).map_err(|e| Error::io("find", start.display(), e))?;
+    absolute.ancestors().find(|folder| folder.join(CONFIG).is_file()).map(Path::to_path_buf).ok_or_else(|| {
+        let here = if start == Path::new(".") { "here".to_owned() } else { format!("in {}", start.display()) };
+        Error::new(Kind::Config, "C001", format!("no {CONFIG} {here} or above")).fact("tidemill init makes one")
+    })
+}
+
+fn read(path: &Path, shown: &str) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", shown, e))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::new(Kind::Config, "C008", format!("{shown} is not UTF-8 text"))
+            .fact(format!("byte {at} is no part of it"))
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), ToOwned::to_owned))
+}
+
+/// The names of the SQL files of a folder, in order; none when there is no such folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", folder.display(), error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("read", folder.display(), e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".sql") && !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+struct Building {
+    project: Project,
+    errors: Vec<Error>,
+    /// What each name of a table or view stands for, and where it was given.
+    relations: BTreeMap<String, (&'static str, Place)>,
+}
+
+impl Building {
+    fn new(root: PathBuf, config: Config) -> Building {
+        let project = Project {
+            root,
+            config,
+            pipelines: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            views: BTreeMap::new(),
+            materialized: BTreeMap::new(),
+        };
+        Building { project, errors: Vec::new(), relations: BTreeMap::new() }
+    }
+
+    fn file(&mut self, script: &Script, statements: Statements) {
+        let Statements { pipelines, datasets, views, materialized, inserts } = statements;
+        let mut pipelines = pipelines.into_iter();
+        let header = pipelines.next();
+        for second in pipelines {
+            let error = Error::new(Kind::Plan, "P113", "a file has one pipeline").at(&second.place);
+            self.errors.push(error.label("the second one").fact("give it a file of its own in pipelines/"));
+        }
+        let owner = header.as_ref().map_or_else(String::new, |header| header.name.clone());
+        for dataset in datasets {
+            if self.relation("table", &dataset.name, &dataset.place) {
+                self.project.datasets.insert(dataset.name.clone(), Dataset { pipeline: owner.clone(), ..dataset });
+            }
+        }
+        for view in views {
+            if self.relation("view", &view.name, &view.place) {
+                self.project.views.insert(view.name.clone(), View { pipeline: owner.clone(), ..view });
+            }
+        }
+        let Some(header) = header else {
+            let places = materialized.iter().map(|(view, _)| &view.place).chain(inserts.iter().map(|i| &i.place));
+            for place in places.take(1) {
+                let error = Error::new(Kind::Plan, "P113", "this file has no pipeline that could do this").at(place);
+                self.errors.push(
+                    error
+                        .fact("add CREATE PIPELINE name WITH (trigger = 'once')")
+                        .fact("a file without one may only declare tables and views for the others"),
+                );
+            }
+            return;
+        };
+        let mut names = Vec::new();
+        for (view, options) in materialized {
+            names.push(view.name.clone());
+            self.materialized(view, &options, &owner);
+        }
+        self.pipeline(script, header, inserts, names);
+    }
+
+    /// Whether the name is new.
+    fn relation(&mut self, what: &'static str, name: &str, place: &Place) -> bool {
+        if let Some((kind, first)) = self.relations.get(name) {
+            self.errors.push(declared_twice(name, place, kind, first));
+            return false;
+        }
+        self.relations.insert(name.to_owned(), (what, place.clone()));
+        true
+    }
+
+    fn materialized(&mut self, view: View, options: &Options, owner: &str) {
+        match options.resolve("materialized view", VIEW_OPTIONS) {
+            Err(error) => self.errors.push(error),
+            Ok(settings) => {
+                if self.relation("materialized view", &view.name, &view.place) {
+                    let View { name, query, place, .. } = view;
+                    let view = MaterializedView { name, pipeline: owner.to_owned(), query, settings, place };
+                    self.project.materialized.insert(view.name.clone(), view);
+                }
+            }
+        }
+    }
+
+    fn pipeline(&mut self, script: &Script, header: Header, inserts: Vec<super::Insert>, materialized: Vec<String>) {
+        let Header { name, place: at, options } = header;
+        let (options, unbuilt) = refuse_unbuilt(&options);
+        self.errors.extend(unbuilt);
+        let settings = match options.resolve("pipeline", PIPELINE_OPTIONS) {
+            Ok(settings) => settings,
+            Err(error) => return self.errors.push(error),
+        };
+        let value_place = |name: &str| options.given.get(name).and_then(|given| given.value_place.as_ref());
+        let trigger = match trigger(settings.text("trigger").unwrap_or("once"), value_place("trigger"), &name) {
+            Ok(trigger) => trigger,
+            Err(error) => return self.errors.push(error),
+        };
+        let checkpoint = settings.span("checkpoint").unwrap_or_default();
+        if checkpoint.is_zero() {
+            let error = Error::new(Kind::Config, "C019", "epochs cannot be committed every 0 seconds");
+            return self.errors.push(place(error, value_place("checkpoint")));
+        }
+        if inserts.is_empty() && materialized.is_empty() {
+            let error = Error::new(Kind::Plan, "P113", format!("the pipeline `{name}` writes nothing")).at(&at);
+            self.errors
+                .push(error.fact("add INSERT INTO table SELECT …, or CREATE MATERIALIZED VIEW name AS SELECT …"));
+        }
+        if let Some(first) = self.project.pipelines.get(&name) {
+            return self.errors.push(declared_twice(&name, &at, "pipeline", &first.place));
+        }
+        let pipeline = Pipeline {
+            file: Arc::clone(script.file()),
+            text: Arc::clone(script.text()),
+            place: at,
+            trigger,
+            checkpoint,
+            latency: settings.span("latency"),
+            start: settings.time("start"),
+            settings,
+            inserts,
+            materialized,
+            name: name.clone(),
+        };
+        self.project.pipelines.insert(name, pipeline);
+    }
+
+    /// What can be said only when all files are read.
+    fn check(&mut self) {
+        let tables: Vec<&str> = self.project.datasets.keys().map(String::as_str).collect();
+        for pipeline in self.project.pipelines.values() {
+            for (n, insert) in pipeline.inserts.iter().enumerate() {
+                let target = insert.target.as_str();
+                match self.relations.get(target) {
+                    Some(("table", _)) => {}
+                    Some((kind, _)) => {
+                        let error = Error::new(Kind::Plan, "P105", format!("`{target}` is a {kind}")).at(&insert.place);
+                        self.errors.push(error.label("INSERT INTO writes tables"));
+                    }
+                    None => {
+                        let error = Error::new(Kind::Plan, "P105", format!("no table `{target}`")).at(&insert.place);
+                        let error = match nearest(target, tables.iter().copied()) {
+                            Some(meant) => error.label(format!("did you mean `{meant}`?")),
+                            None => error.label("declare it with CREATE TABLE"),
+                        };
+                        let known = if tables.is_empty() { "none".to_owned() } else { tables.join(", ") };
+                        self.errors.push(error.fact(format!("tables: {known}")));
+                    }
+                }
+                if let Some(first) = pipeline.inserts.iter().take(n).find(|earlier| earlier.target == target) {
+                    let (line, _) = first.place.line_column();
+                    let error = Error::new(Kind::Plan, "P115", format!("`{target}` is written twice by this pipeline"));
+                    self.errors.push(
+                        error
+                            .at(&insert.place)
+                            .label(format!("first on line {line}"))
+                            .fact("write one INSERT INTO of both queries with UNION ALL between them"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn declared_twice(name: &str, place: &Place, kind: &str, first: &Place) -> Error {
+    let (line, column) = first.line_column();
+    Error::new(Kind::Plan, "P103", format!("`{name}` is declared twice"))
+        .at(place)
+        .label(format!("a {kind} of this name stands at {}:{line}:{column}", first.file))
+}
