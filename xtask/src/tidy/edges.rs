@@ -44,16 +44,19 @@ const EDGES: &[(&str, &[&str])] = &[
             "tidemill-testkit",
         ],
     ),
+    // Names every heavy dependency and nothing of ours: built beside one crate, it gives that crate's dependencies the
+    // features they have in the whole workspace, so that nothing heavy is built twice.
+    ("tidemill-deps", &[]),
     ("xtask", &[]),
 ];
 
 /// Heavy dependencies and the crates whose manifest may name them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("deltalake-core", &["tidemill-delta"]),
+    ("deltalake-core", &["tidemill-delta", "tidemill-deps"]),
     ("deltalake", &[]),
-    ("axum", &["tidemill-serve"]),
-    ("clap", &["tidemill"]),
-    ("datafusion", &["tidemill-sql", "tidemill-delta", "tidemill-e2e"]),
+    ("axum", &["tidemill-serve", "tidemill-deps"]),
+    ("clap", &["tidemill", "tidemill-deps"]),
+    ("datafusion", &["tidemill-sql", "tidemill-delta", "tidemill-e2e", "tidemill-deps"]),
 ];
 
 /// Checks every manifest.
