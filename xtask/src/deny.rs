@@ -5,7 +5,7 @@
 use crate::{say, steps};
 
 /// The version that `deny.toml` is written for.
-const VERSION: &str = "0.19";
+const VERSION: &str = "0.20.2";
 
 /// What to do when cargo-deny is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
