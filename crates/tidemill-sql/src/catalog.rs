@@ -383,3 +383,6 @@ fn missing(column: &str, why: &str, output: &Schema) -> Error {
         .label(why)
         .fact(format!("columns of the query: {}", names.join(", ")))
 }
+
+#[cfg(test)]
+mod tests;

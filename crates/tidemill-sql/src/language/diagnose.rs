@@ -5,7 +5,7 @@
 
 use std::error::Error as StdError;
 
-use datafusion::common::{Column, SchemaError};
+use datafusion::common::{Column, Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_model::{Error, Kind, Place, nearest};
@@ -37,10 +37,6 @@ fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
         return copy(own).at(spanned.as_ref().unwrap_or(place));
     }
     let or_word = |word: &str| spanned.clone().or_else(|| find_word(script, place, word));
-    let mut helps: Vec<String> = Vec::new();
-    if let Some(diagnostic) = diagnostic {
-        helps.extend(diagnostic.helps.iter().map(|help| help.message.clone()));
-    }
     let root = root(error);
     let (error, at) = match root {
         DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
@@ -52,10 +48,14 @@ fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
                 let fact = format!("write the table before it: t.{}", field.name);
                 (Error::new(Kind::Plan, "P108", message).fact(fact), or_word(&field.name))
             }
-            other => (plan(&other.to_string()), spanned),
+            other => (plan(&other.to_string(), None), spanned),
         },
         DataFusionError::SQL(parser, _) => return syntax_error(parser, script, place.span.clone()),
-        DataFusionError::Plan(text) => (plan(text), spanned),
+        DataFusionError::Plan(text) => {
+            let error = plan(text, diagnostic);
+            let at = spanned.or_else(|| quoted(error.message()).and_then(|word| find_word(script, place, word)));
+            (error, at)
+        }
         DataFusionError::NotImplemented(text) => {
             (Error::new(Kind::Plan, "P109", format!("not supported: {}", sentence(text))), spanned)
         }
@@ -84,7 +84,6 @@ fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
             (error, spanned)
         }
     };
-    let error = helps.into_iter().fold(error, Error::fact);
     error.at(at.as_ref().unwrap_or(place))
 }
 
@@ -148,18 +147,28 @@ fn no_column(field: &Column, valid: &[Column]) -> Error {
     if names.is_empty() { error } else { error.fact(format!("columns: {}", names.join(", "))) }
 }
 
-/// A planning error told in prose: the first line is the message, a suggestion goes to the caret, the rest is fact.
-fn plan(text: &str) -> Error {
+/// A planning error told in prose. A diagnostic is meant for users and says it better; of the text, a suggestion goes to
+/// the caret and every line after the first is a fact.
+fn plan(text: &str, diagnostic: Option<&Diagnostic>) -> Error {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("this query cannot be planned").trim_end_matches('.');
-    let mut error = Error::new(Kind::Plan, "P107", sentence(first));
+    let first = lines.next().unwrap_or("this query cannot be planned");
+    let message = diagnostic.map_or(first, |diagnostic| &diagnostic.message);
+    let mut error = Error::new(Kind::Plan, "P107", sentence(message.trim_end_matches('.')));
     for line in lines {
         match line.strip_prefix("Did you mean '").and_then(|rest| rest.strip_suffix("'?")) {
             Some(meant) => error = error.label(format!("did you mean `{meant}`?")),
             None => error = error.fact(line),
         }
     }
-    error
+    let helps = diagnostic.iter().flat_map(|diagnostic| &diagnostic.helps);
+    helps.fold(error, |error, help| error.fact(sentence(&help.message)))
+}
+
+/// The last part of the first name that a message puts in quotes: what it is most likely about.
+fn quoted(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once('\'')?;
+    let (name, _) = rest.split_once('\'')?;
+    name.rsplit('.').next().filter(|name| !name.is_empty())
 }
 
 /// A message that begins in lower case, as ours do, unless its first word is a name or a keyword.
@@ -235,8 +244,9 @@ error[P104]: no column `amout` in `raw_orders`
         let function = shown("SELECT roundd(amount) FROM raw_orders");
         assert!(function.contains("did you mean `round`?"), "{function}");
         let group = shown("SELECT order_id, sum(amount) FROM raw_orders");
-        assert!(group.contains("GROUP BY") && group.contains(":1:8"), "{group}");
-        let types = shown("SELECT * FROM raw_orders WHERE amount AND order_id");
+        assert!(group.contains("GROUP BY") && group.contains(":1:8\n"), "{group}");
+        assert!(!group.contains("wildcard"), "{group}");
+        let types = shown("SELECT order_id + true FROM raw_orders");
         assert!(types.starts_with("error[P107]"), "{types}");
     }
 

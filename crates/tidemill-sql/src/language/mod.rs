@@ -25,3 +25,6 @@ pub use options::{DATASET_OPTIONS, PIPELINE_OPTIONS, VIEW_OPTIONS};
 pub use render::render;
 pub use script::Script;
 pub use types::{arrow_type, sql_type};
+
+#[cfg(test)]
+mod tests;
