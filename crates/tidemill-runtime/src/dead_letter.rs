@@ -49,9 +49,8 @@ pub fn dead_letter_schema() -> SchemaRef {
 /// # Errors
 /// Internal, when the columns do not make a batch.
 pub fn dead_letter_batch(letters: &[DeadLetter], pipeline: &str, epoch: u64, recorded_at: i64) -> Result<RecordBatch> {
-    let text = |of: fn(&DeadLetter) -> &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(letters.iter().map(of)))
-    };
+    let text =
+        |of: fn(&DeadLetter) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
     let n = letters.len();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(pipeline, n))),

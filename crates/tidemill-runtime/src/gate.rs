@@ -1,7 +1,7 @@
 //! [`Gate`]: decides which decoded rows are accepted, the same way in every mode.
 
 use arrow::array::RecordBatch;
-use tidemill_model::Result;
+use tidemill_model::{Result, Timestamp};
 
 /// The row gate of a dataset: CHECKs with their policies, event time present, not before the pipeline's start.
 pub trait Gate: Send {
@@ -10,6 +10,11 @@ pub trait Gate: Send {
     /// # Errors
     /// Data, when a row breaks a CHECK whose policy is FAIL.
     fn accept(&mut self, batch: RecordBatch) -> Result<Accepted>;
+
+    /// The present and the furthest instant ahead of it that may still move the watermark, for the batches to come.
+    /// `Accepted::newest` then counts a row after the present as the present, and leaves out rows after the horizon.
+    /// `None`: every row counts as it is.
+    fn set_horizon(&mut self, horizon: Option<(Timestamp, Timestamp)>);
 }
 
 /// What a gate lets through.

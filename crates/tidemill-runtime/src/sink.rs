@@ -69,6 +69,12 @@ pub trait Sink: Send + Sync + fmt::Debug {
 
     /// The guarantee this path really has, in words for `plan`: "exactly-once: published by epoch".
     fn guarantee(&self) -> String;
+
+    /// Whether appending for [`SinkTarget::interval`] again puts the new rows in the place of those that the run
+    /// before appended. Conservative default: it does not, so a rerun of an appending run is refused.
+    fn replaces_interval(&self) -> bool {
+        false
+    }
 }
 
 /// Stages the rows of one lane.
@@ -136,5 +142,9 @@ impl<T: Sink + ?Sized> Sink for Arc<T> {
 
     fn guarantee(&self) -> String {
         (**self).guarantee()
+    }
+
+    fn replaces_interval(&self) -> bool {
+        (**self).replaces_interval()
     }
 }

@@ -1,0 +1,391 @@
+//! [`Coordinator`]: decides when epochs end, and makes them durable and visible.
+//!
+//! The life of an epoch: barriers to all lanes, acknowledgements from all, state and dead letters written, manifest
+//! created if absent (the one commit point), sinks committed, views published.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidemill_checkpoint::Manifest;
+use tidemill_model::{Epoch, Error, Kind, Result, SplitId, Timestamp, Trigger, Watermark};
+
+use super::board::Holder;
+use super::exchange::lock;
+use super::job::{Job, Shared, StopFlag, all_bounded};
+use super::lane::{Ack, Command};
+use super::persist::{Draft, draft};
+use super::progress::SplitStatus;
+use super::ticks::{Next, Observed, next};
+use crate::{Committable, NodeKind, SinkCommitter};
+
+/// What a step of the coordinator answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done.
+    Worked,
+    /// Nothing to do for at most this long.
+    Wait(Duration),
+    /// The job has ended; everything it will ever commit is committed.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Starting,
+    Reading { since: Timestamp },
+    Aligning { began: Timestamp, then: Next },
+    Resting { until: Timestamp },
+    Ended,
+}
+
+/// How often a sink's commit is tried before the job gives up.
+const COMMIT_TRIES: u32 = 5;
+
+/// Decides about epochs.
+pub struct Coordinator {
+    job: Job,
+    shared: Arc<Shared>,
+    committers: BTreeMap<String, Box<dyn SinkCommitter>>,
+    manifest: Option<Manifest>,
+    fingerprints: BTreeMap<String, String>,
+    stop: StopFlag,
+    phase: Phase,
+    tick: u64,
+    next_discovery: Timestamp,
+    /// Watermarks at the last barrier.
+    marks: Vec<Watermark>,
+    /// Whether the next manifest is the first of this process.
+    first: bool,
+    /// Arrivals of the rows of the epoch being committed.
+    bounded: bool,
+    /// Called between any two steps of the commit; tests crash there.
+    probe: Option<Probe>,
+}
+
+/// Called with the name of a step that was just done; an error stands for a crash there.
+pub type Probe = Box<dyn FnMut(&'static str) -> Result<()> + Send>;
+
+impl Coordinator {
+    pub(crate) fn new(
+        job: Job,
+        resumed: Option<Manifest>,
+        committers: BTreeMap<String, Box<dyn SinkCommitter>>,
+        shared: Arc<Shared>,
+    ) -> Coordinator {
+        let fingerprints = job
+            .graph
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.kind {
+                NodeKind::Operator(factory) => Some((node.name.clone(), factory.fingerprint())),
+                NodeKind::Source(_) | NodeKind::Sink(_) => None,
+            })
+            .filter(|(_, fingerprint)| !fingerprint.is_empty())
+            .collect();
+        if let Some(manifest) = &resumed {
+            job.progress.update(|p| {
+                p.epoch = manifest.epoch;
+                p.committed_at = Some(manifest.committed_at);
+                p.counters = manifest.counters.clone();
+            });
+        }
+        let bounded = all_bounded(&job.graph);
+        Coordinator {
+            job,
+            shared,
+            committers,
+            manifest: resumed,
+            fingerprints,
+            stop: StopFlag::default(),
+            phase: Phase::Starting,
+            tick: 0,
+            next_discovery: Timestamp(i64::MIN),
+            marks: Vec::new(),
+            first: true,
+            bounded,
+            probe: None,
+        }
+    }
+
+    /// Lets `flag` end the job after the epoch in hand.
+    pub fn stop_by(&mut self, flag: StopFlag) {
+        self.stop = flag;
+    }
+
+    /// Calls `probe` between any two steps of every commit.
+    pub fn probe_by(&mut self, probe: Probe) {
+        self.probe = Some(probe);
+    }
+
+    /// Does a piece of work.
+    ///
+    /// # Errors
+    /// Whatever sources, sinks and the store answer. The epoch in hand is then as good as never begun, unless its
+    /// manifest exists: then the next start commits it.
+    pub fn step(&mut self) -> Result<Step> {
+        match self.phase {
+            Phase::Starting => {
+                self.begin_reading()?;
+                Ok(Step::Worked)
+            }
+            Phase::Reading { since } => self.read_on(since),
+            Phase::Aligning { began, then } => self.align(began, then),
+            Phase::Resting { until } => {
+                let now = self.job.clock.now();
+                if self.stop.is_set() {
+                    self.phase = Phase::Ended;
+                    return Ok(Step::Worked);
+                }
+                if now < until {
+                    return Ok(Step::Wait(until.since(now)));
+                }
+                self.begin_reading()?;
+                Ok(Step::Worked)
+            }
+            Phase::Ended => Ok(Step::Ended),
+        }
+    }
+
+    fn begin_reading(&mut self) -> Result<()> {
+        self.discover()?;
+        let command = match self.job.trigger {
+            Trigger::Continuous => Command::Follow,
+            Trigger::Once | Trigger::Every(_) => {
+                self.tick += 1;
+                Command::Tick(self.tick)
+            }
+        };
+        self.tell(command);
+        self.phase = Phase::Reading { since: self.job.clock.now() };
+        Ok(())
+    }
+
+    fn tell(&self, command: Command) {
+        for (commands, bell) in self.shared.commands.iter().zip(&self.shared.lane_bells) {
+            lock(commands).push_back(command);
+            bell.ring();
+        }
+    }
+
+    /// Lists splits, so that lanes can claim the new ones.
+    fn discover(&mut self) -> Result<()> {
+        for (number, board) in &self.shared.boards {
+            if let NodeKind::Source(node) = &self.job.graph.nodes[*number].kind {
+                let listed = node.source.list_splits().map_err(|e| e.context(format!("reading {}", node.dataset)))?;
+                lock(board).list(listed);
+            }
+        }
+        self.next_discovery = self.job.clock.now().plus(self.job.limits.discovery);
+        self.shared.lane_bells.iter().for_each(|bell| bell.ring());
+        Ok(())
+    }
+
+    fn read_on(&mut self, since: Timestamp) -> Result<Step> {
+        let now = self.job.clock.now();
+        let following = matches!(self.job.trigger, Trigger::Continuous);
+        if following && now >= self.next_discovery && !self.bounded {
+            self.discover()?;
+        }
+        let finished = self.shared.boards.values().all(|board| lock(board).is_finished());
+        let rows = self.shared.rows_since_barrier.load(Ordering::Relaxed);
+        let seen = Observed {
+            now,
+            since,
+            changed: self.first || rows > 0 || self.watermarks() != self.marks,
+            quiet: self.tick > 0 && self.shared.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire) == self.tick),
+            finished: self.bounded && finished,
+            full: self.shared.wants_barrier.load(Ordering::Relaxed),
+            stop: self.stop.is_set(),
+        };
+        self.job.progress.update(|p| p.rows_read = p.counters.rows_read + rows);
+        let decided = next(&self.job.trigger, self.job.checkpoint, seen);
+        if decided == Next::Read {
+            // While a tick is read, lanes ring when they are done; while following, time has to be watched.
+            let wait = self.job.checkpoint.min(Duration::from_millis(20));
+            return Ok(Step::Wait(wait.max(Duration::from_millis(1))));
+        }
+        if !seen.changed {
+            self.after(decided, now);
+            return Ok(Step::Worked);
+        }
+        self.marks = self.watermarks();
+        self.shared.wants_barrier.store(false, Ordering::Relaxed);
+        self.shared.rows_since_barrier.store(0, Ordering::Relaxed);
+        if decided != Next::Epoch {
+            self.tell(Command::Rest);
+        }
+        self.tell(Command::Barrier(self.epoch().next()));
+        self.phase = Phase::Aligning { began: now, then: decided };
+        Ok(Step::Worked)
+    }
+
+    fn watermarks(&self) -> Vec<Watermark> {
+        let now = self.job.clock.now();
+        self.shared.boards.values().map(|board| lock(board).watermark(now)).collect()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.manifest.as_ref().map_or(Epoch::NONE, |m| m.epoch)
+    }
+
+    fn align(&mut self, began: Timestamp, then: Next) -> Result<Step> {
+        if lock(&self.shared.acks).len() < self.job.lanes.max(1) {
+            return Ok(Step::Wait(Duration::from_millis(20)));
+        }
+        let mut acks = std::mem::take(&mut *lock(&self.shared.acks));
+        acks.sort_by_key(|ack| ack.lane);
+        if let Some(stray) = acks.iter().find(|ack| ack.epoch != self.epoch().next()) {
+            return Err(Error::internal(format!("lane {} acknowledged epoch {}", stray.lane, stray.epoch)));
+        }
+        self.commit(acks, began)?;
+        self.after(then, self.job.clock.now());
+        Ok(Step::Worked)
+    }
+
+    /// What follows an epoch.
+    fn after(&mut self, decided: Next, now: Timestamp) {
+        self.phase = match (decided, &self.job.trigger) {
+            (Next::Last, _) => Phase::Ended,
+            (Next::Tick, Trigger::Every(every)) => {
+                // Ticks keep their grid: a long epoch takes the next free cell, it does not shift the others.
+                let period = i64::try_from(every.0.as_micros()).unwrap_or(i64::MAX).max(1);
+                Phase::Resting { until: Timestamp((now.0.div_euclid(period) + 1).saturating_mul(period)) }
+            }
+            _ => Phase::Reading { since: now },
+        };
+    }
+
+    fn commit(&mut self, acks: Vec<Ack>, began: Timestamp) -> Result<()> {
+        let epoch = self.epoch().next();
+        let now = self.job.clock.now();
+        self.reached_probe("staged")?;
+        let from = Draft {
+            pipeline: &self.job.pipeline,
+            fingerprint: &self.job.fingerprint,
+            views: &self.job.views,
+            fingerprints: &self.fingerprints,
+            previous: self.manifest.as_ref(),
+            whole: self.first,
+            now,
+        };
+        let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &acks, &from)?;
+        self.record_waiting_splits(&mut manifest);
+        self.reached_probe("state written")?;
+        self.job.checkpoints.create(&manifest)?;
+        self.reached_probe("manifest created")?;
+        self.commit_sinks(epoch, &manifest)?;
+        self.reached_probe("sinks committed")?;
+        let whole = std::mem::replace(&mut self.first, false);
+        self.publish(&acks, &manifest, whole);
+        self.report_offsets(&acks);
+        self.job.checkpoints.prune(&manifest)?;
+        let visible = self.job.clock.now();
+        let sources = self.statuses();
+        self.job.progress.update(|p| {
+            p.epoch = epoch;
+            p.epochs += 1;
+            p.committed_at = Some(visible);
+            p.counters = manifest.counters.clone();
+            p.commit_took = visible.since(began);
+            p.state_bytes = state_bytes;
+            p.sources = sources;
+            for (arrived, rows) in acks.iter().flat_map(|ack| &ack.arrivals) {
+                p.latencies.record(visible.since(*arrived), *rows);
+            }
+        });
+        self.manifest = Some(manifest);
+        Ok(())
+    }
+
+    fn reached_probe(&mut self, step: &'static str) -> Result<()> {
+        match &mut self.probe {
+            Some(probe) => probe(step),
+            None => Ok(()),
+        }
+    }
+
+    /// A bounded source is what it was at its first listing, so splits that nobody has read yet are on record too.
+    fn record_waiting_splits(&self, manifest: &mut Manifest) {
+        for (number, board) in &self.shared.boards {
+            let name = &self.job.graph.nodes[*number].name;
+            let progress = manifest.sources.entry(name.clone()).or_default();
+            for (id, entry) in &lock(board).entries {
+                if entry.holder == Holder::Waiting && !progress.splits.contains_key(id) {
+                    progress.splits.insert(id.clone(), entry.progress.clone());
+                }
+            }
+        }
+    }
+
+    fn commit_sinks(&mut self, epoch: Epoch, manifest: &Manifest) -> Result<()> {
+        for (name, state) in &manifest.sinks {
+            let Some(committer) = self.committers.get_mut(name) else { continue };
+            let committables: Vec<_> = state.committables.iter().cloned().map(Committable).collect();
+            let mut tries = 1;
+            loop {
+                match committer.commit(epoch, &committables) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == Kind::Unavailable && tries < COMMIT_TRIES => tries += 1,
+                    Err(error) => {
+                        let error = error.context(format!("committing epoch {epoch} to {name}"));
+                        return Err(error.fact(format!(
+                            "epoch {epoch} is on record and complete: the next run commits it first, nothing is lost"
+                        )));
+                    }
+                }
+            }
+            if let Some(probe) = &mut self.probe {
+                probe("sink committed")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, acks: &[Ack], manifest: &Manifest, whole: bool) {
+        for view in &self.job.views {
+            let Some(state) = manifest.views.get(&view.view) else { continue };
+            let mut changed = Vec::new();
+            for ack in acks {
+                for (chunk, _) in ack.state.get(&view.node).into_iter().flatten() {
+                    changed.push((format!("{}/{}", ack.lane, chunk.name), chunk.rows.clone()));
+                }
+            }
+            self.job.published.publish(&view.view, changed, whole, manifest.epoch, state);
+        }
+    }
+
+    /// Tells sources how far an epoch read, for the outside to see.
+    fn report_offsets(&self, acks: &[Ack]) {
+        for number in self.shared.boards.keys() {
+            let node = &self.job.graph.nodes[*number];
+            let NodeKind::Source(source) = &node.kind else { continue };
+            let cuts = acks.iter().filter_map(|ack| ack.sources.get(&node.name));
+            let offsets: Vec<(SplitId, _)> = cuts
+                .flat_map(|cut| &cut.splits)
+                .filter_map(|(id, split)| split.offset.clone().map(|offset| (id.clone(), offset)))
+                .collect();
+            // Only shown to people; progress itself is in the manifest, so a failure here changes nothing.
+            let _ = source.source.on_committed(&offsets);
+        }
+    }
+
+    fn statuses(&self) -> Vec<SplitStatus> {
+        let now = self.job.clock.now();
+        let status = |(number, board): (&usize, &Arc<std::sync::Mutex<super::board::Board>>)| {
+            let mut board = lock(board);
+            let watermark = Some(board.watermark(now)).filter(|w| *w > Watermark::MIN);
+            let count = |holder: Holder| board.entries.values().filter(|e| e.holder == holder).count();
+            SplitStatus {
+                source: self.job.graph.nodes[*number].name.clone(),
+                total: board.entries.len(),
+                waiting: count(Holder::Waiting),
+                finished: count(Holder::Nobody),
+                idle: board.entries.values().filter(|e| e.idle).count(),
+                watermark,
+            }
+        };
+        self.shared.boards.iter().map(status).collect()
+    }
+}

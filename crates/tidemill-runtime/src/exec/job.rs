@@ -1,0 +1,263 @@
+//! [`Job`]: what to run and with what; [`Dataflow`] is the same made ready: recovered, restored, waiting to be stepped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidemill_checkpoint::{Checkpoints, Manifest, Recovery, SourceProgress, recover};
+use tidemill_model::{Clock, Epoch, Error, Kind, Result, Trigger};
+
+use super::board::Board;
+use super::coordinator::Coordinator;
+use super::exchange::{Bell, EdgeQueues};
+use super::lane::{Ack, Command, Lane};
+use super::progress::Progress;
+use super::views::Views;
+use crate::{Boundedness, Graph, NodeKind, Route, SinkCommitter};
+
+/// A pipeline to run with the stream executor.
+#[derive(Clone)]
+pub struct Job {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its dataflow.
+    pub graph: Graph,
+    /// The hash of the plan's stateful part, for the manifest.
+    pub fingerprint: String,
+    /// When it works.
+    pub trigger: Trigger,
+    /// How often `continuous` commits an epoch.
+    pub checkpoint: Duration,
+    /// How many lanes.
+    pub lanes: usize,
+    /// Its materialized views.
+    pub views: Vec<ViewNode>,
+    /// Where manifests and state lie.
+    pub checkpoints: Arc<Checkpoints>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Where committed view rows are published for readers in this process.
+    pub published: Arc<Views>,
+    /// What others may watch.
+    pub progress: Arc<Progress>,
+    /// Bounds of memory.
+    pub limits: Limits,
+}
+
+/// A materialized view and the node whose state is its rows.
+#[derive(Debug, Clone)]
+pub struct ViewNode {
+    /// The view.
+    pub view: String,
+    /// The node.
+    pub node: String,
+}
+
+/// Bounds of memory. The defaults suit a small machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Rows that a lane takes into one epoch before it asks for a barrier and waits for it.
+    pub epoch_rows: u64,
+    /// Batches that wait in one exchange queue before its lane stops pulling.
+    pub queue_batches: usize,
+    /// How often new splits are looked for while following.
+    pub discovery: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { epoch_rows: 4_000_000, queue_batches: 16, discovery: Duration::from_secs(1) }
+    }
+}
+
+/// Asks a running job to end after the epoch in hand.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Asks.
+    pub fn stop(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Whether it was asked.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// What lanes and coordinator share.
+pub(crate) struct Shared {
+    /// Board of each source node, by node number.
+    pub(crate) boards: BTreeMap<usize, Arc<Mutex<Board>>>,
+    /// Commands to each lane.
+    pub(crate) commands: Vec<Mutex<VecDeque<Command>>>,
+    /// The last tick that each lane has read to its end.
+    pub(crate) quiet: Vec<AtomicU64>,
+    /// Barriers that lanes have passed, with what they staged.
+    pub(crate) acks: Mutex<Vec<Ack>>,
+    /// A lane has reached its bound for one epoch.
+    pub(crate) wants_barrier: AtomicBool,
+    /// Rows read since the last barrier, over all lanes; a continuous epoch without any is not worth a manifest.
+    pub(crate) rows_since_barrier: AtomicU64,
+    /// Wakes each lane.
+    pub(crate) lane_bells: Vec<Bell>,
+    /// Wakes the coordinator.
+    pub(crate) bell: Bell,
+}
+
+/// A job made ready to run.
+pub struct Dataflow {
+    /// The lanes, to be stepped by whoever drives.
+    pub lanes: Vec<Lane>,
+    /// The one that decides about epochs.
+    pub coordinator: Coordinator,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Dataflow {
+    /// Recovers and restores: commits again what the newest manifest prepared, removes what was staged after it,
+    /// opens sources at its offsets and gives operators their state.
+    ///
+    /// # Errors
+    /// Plan, when the state on record was computed by another query; whatever sources, sinks and the store answer.
+    pub fn new(job: Job) -> Result<Dataflow> {
+        let latest = job.checkpoints.latest()?;
+        let plan = stateful_nodes(&job.graph);
+        let resumed = match recover(latest, &plan) {
+            Recovery::Fresh => None,
+            Recovery::Resume(manifest) => Some(*manifest),
+            Recovery::Changed { epoch, nodes } => return Err(changed(&job.pipeline, epoch, &nodes)),
+        };
+        let mut committers = open_committers(&job.graph)?;
+        settle_sinks(&mut committers, resumed.as_ref())?;
+        job.checkpoints.clean_after(resumed.as_ref().map_or(Epoch::NONE, |m| m.epoch))?;
+
+        let lanes = job.lanes.max(1);
+        let to_present = !matches!(job.trigger, Trigger::Continuous);
+        let boards = open_boards(&job, resumed.as_ref(), matches!(job.trigger, Trigger::Once));
+        let shared = Arc::new(Shared {
+            boards,
+            commands: (0..lanes).map(|_| Mutex::default()).collect(),
+            quiet: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
+            acks: Mutex::default(),
+            wants_barrier: AtomicBool::new(false),
+            rows_since_barrier: AtomicU64::new(0),
+            lane_bells: (0..lanes).map(|_| Bell::default()).collect(),
+            bell: Bell::default(),
+        });
+        let queues = exchange_queues(&job.graph, lanes);
+        let mut ready = Vec::with_capacity(lanes);
+        for lane in 0..lanes {
+            ready.push(Lane::new(&job, (lane, lanes), to_present, &queues, Arc::clone(&shared))?);
+        }
+        restore(&job, resumed.as_ref(), &mut ready)?;
+        let coordinator = Coordinator::new(job, resumed, committers, Arc::clone(&shared));
+        Ok(Dataflow { lanes: ready, coordinator, shared })
+    }
+}
+
+/// Nodes whose state a manifest holds, with the fingerprint that makes it readable.
+fn stateful_nodes(graph: &Graph) -> Vec<(String, String)> {
+    let nodes = graph.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Operator(factory) => Some((node.name.clone(), factory.fingerprint())),
+        NodeKind::Source(_) | NodeKind::Sink(_) => None,
+    });
+    nodes.filter(|(_, fingerprint)| !fingerprint.is_empty()).collect()
+}
+
+fn changed(pipeline: &str, epoch: Epoch, nodes: &[String]) -> Error {
+    let message = format!("the query of `{pipeline}` changed: its state was computed by another one");
+    Error::new(Kind::Plan, "P150", message)
+        .fact(format!("the state on record is of epoch {epoch}; these steps differ: {}", nodes.join(", ")))
+        .fact("put the query back, give the pipeline a new name, or remove its folder under the state folder to start over")
+}
+
+fn open_committers(graph: &Graph) -> Result<BTreeMap<String, Box<dyn SinkCommitter>>> {
+    let mut committers = BTreeMap::new();
+    for node in &graph.nodes {
+        if let NodeKind::Sink(sink) = &node.kind {
+            committers.insert(node.name.clone(), sink.committer()?);
+        }
+    }
+    Ok(committers)
+}
+
+/// Brings every sink to the newest manifest: commits it again, removes what was staged after it.
+fn settle_sinks(committers: &mut BTreeMap<String, Box<dyn SinkCommitter>>, resumed: Option<&Manifest>) -> Result<()> {
+    let epoch = resumed.map_or(Epoch::NONE, |manifest| manifest.epoch);
+    for (name, committer) in committers {
+        if let Some(state) = resumed.and_then(|manifest| manifest.sinks.get(name)) {
+            let committables: Vec<_> = state.committables.iter().cloned().map(crate::Committable).collect();
+            if !committables.is_empty() {
+                committer.commit(epoch, &committables).map_err(|e| e.context(format!("sink {name}")))?;
+            }
+        }
+        committer.abort_after(epoch).map_err(|e| e.context(format!("sink {name}")))?;
+    }
+    Ok(())
+}
+
+fn open_boards(job: &Job, resumed: Option<&Manifest>, once: bool) -> BTreeMap<usize, Arc<Mutex<Board>>> {
+    let mut boards = BTreeMap::new();
+    for (number, node) in job.graph.nodes.iter().enumerate() {
+        if let NodeKind::Source(source) = &node.kind {
+            let fresh = SourceProgress::default();
+            let from = resumed.and_then(|manifest| manifest.sources.get(&node.name)).unwrap_or(&fresh);
+            let board = Board::new(source.source.boundedness(), source.time.clone(), once, from);
+            boards.insert(number, Arc::new(Mutex::new(board)));
+        }
+    }
+    boards
+}
+
+/// Queues of every hash edge, by sending node and place among its outputs.
+pub(crate) fn exchange_queues(graph: &Graph, lanes: usize) -> BTreeMap<(usize, usize), EdgeQueues> {
+    let mut queues = BTreeMap::new();
+    for (from, node) in graph.nodes.iter().enumerate() {
+        for (place, edge) in node.outputs.iter().enumerate() {
+            if matches!(edge.route, Route::Hash(_)) {
+                queues.insert((from, place), EdgeQueues::new(lanes));
+            }
+        }
+    }
+    queues
+}
+
+/// Gives each operator on each lane the chunks of all lanes, and publishes the views as they were.
+fn restore(job: &Job, resumed: Option<&Manifest>, lanes: &mut [Lane]) -> Result<()> {
+    let Some(manifest) = resumed else { return Ok(()) };
+    for (name, state) in &manifest.state {
+        let mut chunks = Vec::new();
+        for (key, reference) in &state.chunks {
+            let bytes = job.checkpoints.read_chunk(reference)?;
+            let (schema, batches) = crate::ipc::decode_batches(&bytes)?;
+            let rows = arrow::compute::concat_batches(&schema, &batches)
+                .map_err(|e| Error::internal("state chunks do not fit together").because(e))?;
+            chunks.push((key.clone(), rows));
+        }
+        for view in job.views.iter().filter(|view| view.node == *name) {
+            if let Some(state) = manifest.views.get(&view.view) {
+                job.published.restore(&view.view, &chunks, manifest.epoch, state);
+            }
+        }
+        for lane in lanes.iter_mut() {
+            let named = chunks.iter().map(|(key, rows)| {
+                let chunk = key.split_once('/').map_or(key.as_str(), |(_, chunk)| chunk);
+                (chunk.to_owned(), rows.clone())
+            });
+            lane.restore(name, named.collect())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether every source of the graph ends.
+pub(crate) fn all_bounded(graph: &Graph) -> bool {
+    graph.nodes.iter().all(|node| match &node.kind {
+        NodeKind::Source(source) => source.source.boundedness() == Boundedness::Bounded,
+        NodeKind::Operator(_) | NodeKind::Sink(_) => true,
+    })
+}

@@ -1,0 +1,513 @@
+//! [`Lane`]: one thread's share of a dataflow: every node once, stepped without ever waiting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
+
+use super::align::{Due, Inputs};
+use super::exchange::{EdgeQueues, Event, lock};
+use super::job::{Job, Shared};
+use super::pull::{Pulled, SourceCut, SourceDriver};
+use crate::{Batch, Committable, Edge, NodeKind, Operator, Output, Route, SinkWriter, StateChunk, ipc};
+
+/// What the coordinator asks of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Read on to the end that is present now, and say when it is reached.
+    Tick(u64),
+    /// Stop reading.
+    Rest,
+    /// Read rows as they come.
+    Follow,
+    /// End this epoch here.
+    Barrier(Epoch),
+}
+
+/// What a lane staged for an epoch.
+#[derive(Debug)]
+pub(crate) struct Ack {
+    pub(crate) lane: usize,
+    pub(crate) epoch: Epoch,
+    /// Source node to its part.
+    pub(crate) sources: BTreeMap<String, SourceCut>,
+    /// Operator node to its changed chunks, encoded.
+    pub(crate) state: BTreeMap<String, Vec<(StateChunk, Bytes)>>,
+    /// Sink node to what it prepared.
+    pub(crate) sinks: BTreeMap<String, Committable>,
+    /// View and other operator nodes to the watermark they stand at.
+    pub(crate) watermarks: BTreeMap<String, Watermark>,
+    pub(crate) rows_written: u64,
+    pub(crate) rows_late: u64,
+    /// When rows of this epoch arrived, with how many.
+    pub(crate) arrivals: Vec<(Timestamp, u64)>,
+}
+
+enum Work {
+    Source(Box<SourceDriver>),
+    Operator(Box<dyn Operator>),
+    Sink(Box<dyn SinkWriter>),
+}
+
+struct NodeRun {
+    name: String,
+    work: Option<Work>,
+    inputs: Inputs,
+    outputs: Vec<OutEdge>,
+    late_before: u64,
+}
+
+/// An edge as this lane sees it.
+struct OutEdge {
+    edge: Edge,
+    /// The receiving node's channel for a forward edge, or for this lane's own share of a hash edge.
+    channel: usize,
+    queues: Option<EdgeQueues>,
+}
+
+/// A hash edge's queue from another lane into this one.
+struct InQueue {
+    queues: EdgeQueues,
+    from: usize,
+    node: usize,
+    channel: usize,
+}
+
+/// One lane.
+pub struct Lane {
+    lane: usize,
+    lanes: usize,
+    nodes: Vec<NodeRun>,
+    incoming: Vec<InQueue>,
+    shared: Arc<Shared>,
+    reading: Option<Reading>,
+    epoch_rows: u64,
+    epoch_rows_limit: u64,
+    queue_limit: usize,
+    ack: Option<Ack>,
+    rows_written: u64,
+    arrivals: Vec<(Timestamp, u64)>,
+    barriers_due: usize,
+    failed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Tick(u64),
+    Follow,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        job: &Job,
+        (lane, lanes): (usize, usize),
+        to_present: bool,
+        queues: &BTreeMap<(usize, usize), EdgeQueues>,
+        shared: Arc<Shared>,
+    ) -> Result<Lane> {
+        let mut nodes = Vec::with_capacity(job.graph.nodes.len());
+        for (number, node) in job.graph.nodes.iter().enumerate() {
+            let work = match &node.kind {
+                NodeKind::Source(source) => {
+                    let board = shared
+                        .boards
+                        .get(&number)
+                        .ok_or_else(|| Error::internal(format!("source {} has no board", node.name)))?;
+                    let clock = Arc::clone(&job.clock);
+                    let driver = SourceDriver::new(source.clone(), Arc::clone(board), clock, (lane, lanes), to_present);
+                    Work::Source(Box::new(driver))
+                }
+                NodeKind::Operator(factory) => Work::Operator(factory.create(lane, lanes)?),
+                NodeKind::Sink(sink) => Work::Sink(sink.writer(lane)?),
+            };
+            nodes.push(NodeRun {
+                name: node.name.clone(),
+                work: Some(work),
+                inputs: Inputs::default(),
+                outputs: Vec::new(),
+                late_before: 0,
+            });
+        }
+        let incoming = wire(job, lane, lanes, queues, &mut nodes);
+        Ok(Lane {
+            lane,
+            lanes,
+            nodes,
+            incoming,
+            shared,
+            reading: None,
+            epoch_rows: 0,
+            epoch_rows_limit: job.limits.epoch_rows,
+            queue_limit: job.limits.queue_batches,
+            ack: None,
+            rows_written: 0,
+            arrivals: Vec::new(),
+            barriers_due: 0,
+            failed: false,
+        })
+    }
+
+    /// Gives the operator of this node its chunks back.
+    pub(crate) fn restore(&mut self, node: &str, chunks: Vec<(String, arrow::array::RecordBatch)>) -> Result<()> {
+        let (lane, lanes) = (self.lane, self.lanes);
+        for run in self.nodes.iter_mut().filter(|run| run.name == node) {
+            if let Some(Work::Operator(operator)) = &mut run.work {
+                return operator.restore(chunks, lane, lanes).map_err(|e| e.context(format!("restoring {node}")));
+            }
+        }
+        Err(Error::internal(format!("no operator `{node}` to restore")))
+    }
+
+    /// Does a bounded piece of work; answers whether there was any. After an error the lane must not be stepped again.
+    ///
+    /// # Errors
+    /// Whatever a source, operator or sink answers; the epoch in hand is then never committed.
+    pub fn step(&mut self) -> Result<bool> {
+        if self.failed {
+            return Err(Error::internal("a failed lane was stepped again"));
+        }
+        let result = self.try_step();
+        self.failed = result.is_err();
+        result
+    }
+
+    fn try_step(&mut self) -> Result<bool> {
+        let mut worked = self.obey()?;
+        worked |= self.drain()?;
+        if self.may_pull() {
+            worked |= self.pull()?;
+        }
+        Ok(worked)
+    }
+
+    fn obey(&mut self) -> Result<bool> {
+        let mut worked = false;
+        loop {
+            let command = lock(&self.shared.commands[self.lane]).pop_front();
+            let Some(command) = command else { return Ok(worked) };
+            worked = true;
+            match command {
+                Command::Rest => self.reading = None,
+                Command::Follow => self.reading = Some(Reading::Follow),
+                Command::Tick(tick) => {
+                    for node in &mut self.nodes {
+                        if let Some(Work::Source(source)) = &mut node.work {
+                            source.bound_to_present()?;
+                        }
+                    }
+                    self.reading = Some(Reading::Tick(tick));
+                }
+                Command::Barrier(epoch) => self.inject(epoch)?,
+            }
+        }
+    }
+
+    /// Takes what other lanes sent.
+    fn drain(&mut self) -> Result<bool> {
+        let mut worked = false;
+        for i in 0..self.incoming.len() {
+            // A bounded number, so that commands and pulls have their turn.
+            for _ in 0..self.queue_limit.max(1) {
+                let incoming = &self.incoming[i];
+                if self.nodes[incoming.node].inputs.is_held(incoming.channel) {
+                    break;
+                }
+                let (node, channel) = (incoming.node, incoming.channel);
+                let Some(event) = incoming.queues.between(incoming.from, self.lane).pop() else { break };
+                self.deliver(node, channel, event)?;
+                worked = true;
+            }
+        }
+        Ok(worked)
+    }
+
+    fn may_pull(&self) -> bool {
+        if self.reading.is_none() || self.barriers_due > 0 {
+            return false;
+        }
+        if self.epoch_rows >= self.epoch_rows_limit {
+            self.shared.wants_barrier.store(true, Ordering::Relaxed);
+            self.shared.bell.ring();
+            return false;
+        }
+        let room = |edge: &OutEdge| {
+            edge.queues.as_ref().is_none_or(|queues| {
+                (0..self.lanes).all(|to| to == self.lane || queues.between(self.lane, to).len() < self.queue_limit)
+            })
+        };
+        self.nodes.iter().all(|node| node.outputs.iter().all(room))
+    }
+
+    /// One batch of each source.
+    fn pull(&mut self) -> Result<bool> {
+        let mut worked = false;
+        let mut quiet = true;
+        for number in 0..self.nodes.len() {
+            let Some(Work::Source(source)) = &mut self.nodes[number].work else { continue };
+            match source.pull()? {
+                Pulled::Rows { batch, arrived, read } => {
+                    self.epoch_rows += read;
+                    self.shared.rows_since_barrier.fetch_add(read, Ordering::Relaxed);
+                    if let Some(arrived) = arrived {
+                        self.note_arrival(arrived, read);
+                    }
+                    if batch.num_rows() > 0 {
+                        self.emit(number, Event::Rows(Batch::inserts(batch)))?;
+                    }
+                    worked = true;
+                    quiet = false;
+                }
+                Pulled::Nothing => quiet &= source.is_quiet(),
+            }
+            self.raise_time(number)?;
+        }
+        if let (Some(Reading::Tick(tick)), true) = (self.reading, quiet) {
+            if self.shared.quiet[self.lane].swap(tick, Ordering::AcqRel) != tick {
+                self.shared.bell.ring();
+            }
+        }
+        Ok(worked)
+    }
+
+    fn note_arrival(&mut self, arrived: Timestamp, rows: u64) {
+        match self.arrivals.last_mut() {
+            Some((last, count)) if *last == arrived => *count += rows,
+            _ => self.arrivals.push((arrived, rows)),
+        }
+    }
+
+    /// Sends a source's watermark on if it rose.
+    fn raise_time(&mut self, number: usize) -> Result<()> {
+        let Some(Work::Source(source)) = &mut self.nodes[number].work else { return Ok(()) };
+        match source.settle() {
+            Some(watermark) => self.emit(number, Event::Watermark(watermark)),
+            None => Ok(()),
+        }
+    }
+
+    /// The epoch ends here: every source is cut and its barrier sent on.
+    fn inject(&mut self, epoch: Epoch) -> Result<()> {
+        let mut sources = BTreeMap::new();
+        let mut numbers = Vec::new();
+        for number in 0..self.nodes.len() {
+            if matches!(self.nodes[number].work, Some(Work::Source(_))) {
+                self.raise_time(number)?;
+                let node = &mut self.nodes[number];
+                if let Some(Work::Source(source)) = &mut node.work {
+                    sources.insert(node.name.clone(), source.cut());
+                }
+                numbers.push(number);
+            }
+        }
+        self.ack = Some(Ack {
+            lane: self.lane,
+            epoch,
+            sources,
+            state: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            rows_written: 0,
+            rows_late: 0,
+            arrivals: std::mem::take(&mut self.arrivals),
+        });
+        self.epoch_rows = 0;
+        self.barriers_due = self.nodes.len() - numbers.len();
+        for number in numbers {
+            self.emit(number, Event::Barrier(epoch))?;
+        }
+        self.acknowledge();
+        Ok(())
+    }
+
+    /// Sends an event of a node along its edges.
+    fn emit(&mut self, number: usize, event: Event) -> Result<()> {
+        for place in 0..self.nodes[number].outputs.len() {
+            let out = &self.nodes[number].outputs[place];
+            let (to, channel) = (out.edge.to.0, out.channel);
+            match (&out.queues, &event) {
+                (None, _) => self.deliver(to, channel, event.clone())?,
+                (Some(queues), Event::Rows(batch)) => {
+                    let parts = split_by_lane(batch, &out.edge.route, self.lanes)?;
+                    let mut own = None;
+                    for (lane, part) in parts {
+                        if lane == self.lane {
+                            own = Some(part);
+                        } else {
+                            queues.between(self.lane, lane).push(Event::Rows(part));
+                            self.shared.lane_bells[lane].ring();
+                        }
+                    }
+                    if let Some(part) = own {
+                        self.deliver(to, channel, Event::Rows(part))?;
+                    }
+                }
+                (Some(queues), _) => {
+                    for lane in (0..self.lanes).filter(|&lane| lane != self.lane) {
+                        queues.between(self.lane, lane).push(event.clone());
+                        self.shared.lane_bells[lane].ring();
+                    }
+                    self.deliver(to, channel, event.clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, number: usize, channel: usize, event: Event) -> Result<()> {
+        match self.nodes[number].inputs.take(channel, event) {
+            Due::Nothing => Ok(()),
+            Due::Rows(port, batch) => self.with_rows(number, port, batch),
+            Due::Watermark(watermark) => self.with_watermark(number, watermark),
+            Due::Barrier(epoch) => self.with_barrier(number, epoch),
+        }
+    }
+
+    fn with_rows(&mut self, number: usize, port: usize, batch: Batch) -> Result<()> {
+        let mut out = Output::default();
+        let node = &mut self.nodes[number];
+        match &mut node.work {
+            Some(Work::Operator(operator)) => operator.on_batch(port, batch, &mut out)?,
+            Some(Work::Sink(sink)) => {
+                self.rows_written += batch.len() as u64;
+                sink.write(&batch).map_err(|e| e.context(format!("writing to {}", node.name)))?;
+            }
+            _ => return Err(Error::internal("rows were sent to a source")),
+        }
+        self.pass_on(number, out)
+    }
+
+    fn with_watermark(&mut self, number: usize, watermark: Watermark) -> Result<()> {
+        let mut out = Output::default();
+        if let Some(Work::Operator(operator)) = &mut self.nodes[number].work {
+            operator.on_watermark(watermark, &mut out)?;
+        }
+        let downstream = out.watermark.unwrap_or(watermark);
+        self.pass_on(number, out)?;
+        self.emit(number, Event::Watermark(downstream))
+    }
+
+    fn with_barrier(&mut self, number: usize, epoch: Epoch) -> Result<()> {
+        let mut out = Output::default();
+        if let Some(Work::Operator(operator)) = &mut self.nodes[number].work {
+            operator.before_barrier(&mut out)?;
+        }
+        self.pass_on(number, out)?;
+        self.stage(number, epoch)?;
+        self.emit(number, Event::Barrier(epoch))?;
+        self.barriers_due -= 1;
+        for (channel, event) in self.nodes[number].inputs.release() {
+            self.deliver(number, channel, event)?;
+        }
+        self.acknowledge();
+        Ok(())
+    }
+
+    fn pass_on(&mut self, number: usize, out: Output) -> Result<()> {
+        for batch in out.batches {
+            self.emit(number, Event::Rows(batch))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a node's state or staged rows into the acknowledgement.
+    fn stage(&mut self, number: usize, epoch: Epoch) -> Result<()> {
+        let node = &mut self.nodes[number];
+        let Some(ack) = &mut self.ack else { return Err(Error::internal("a barrier passed without a cut")) };
+        match &mut node.work {
+            Some(Work::Operator(operator)) => {
+                let mut chunks = Vec::new();
+                for chunk in operator.snapshot(epoch)? {
+                    let bytes = chunk.rows.as_ref().map(ipc::encode_batch).transpose()?.unwrap_or_default();
+                    chunks.push((chunk, bytes));
+                }
+                ack.state.insert(node.name.clone(), chunks);
+                ack.watermarks.insert(node.name.clone(), node.inputs.watermark());
+                let late = operator.late_rows();
+                ack.rows_late += late - node.late_before;
+                node.late_before = late;
+            }
+            Some(Work::Sink(sink)) => {
+                let prepared = sink.prepare(epoch).map_err(|e| e.context(format!("preparing {}", node.name)))?;
+                if let Some(committable) = prepared {
+                    ack.sinks.insert(node.name.clone(), committable);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Hands the acknowledgement over once every node has passed the barrier.
+    fn acknowledge(&mut self) {
+        if self.barriers_due > 0 {
+            return;
+        }
+        if let Some(mut ack) = self.ack.take() {
+            ack.rows_written = std::mem::take(&mut self.rows_written);
+            lock(&self.shared.acks).push(ack);
+            self.shared.bell.ring();
+        }
+    }
+}
+
+/// Connects a lane's nodes; answers the queues into it.
+fn wire(
+    job: &Job,
+    lane: usize,
+    lanes: usize,
+    queues: &BTreeMap<(usize, usize), EdgeQueues>,
+    nodes: &mut [NodeRun],
+) -> Vec<InQueue> {
+    let mut incoming = Vec::new();
+    for (from, node) in job.graph.nodes.iter().enumerate() {
+        for (place, edge) in node.outputs.iter().enumerate() {
+            let to = edge.to.0;
+            let channel = nodes[to].inputs.add(edge.input);
+            let queues = queues.get(&(from, place)).cloned();
+            if let Some(queues) = &queues {
+                for other in (0..lanes).filter(|&other| other != lane) {
+                    let channel = nodes[to].inputs.add(edge.input);
+                    incoming.push(InQueue { queues: queues.clone(), from: other, node: to, channel });
+                }
+            }
+            nodes[from].outputs.push(OutEdge { edge: edge.clone(), channel, queues });
+        }
+    }
+    incoming
+}
+
+/// The rows of each lane, in order; lanes without rows are left out.
+fn split_by_lane(batch: &Batch, route: &Route, lanes: usize) -> Result<Vec<(usize, Batch)>> {
+    let Route::Hash(columns) = route else { return Ok(vec![(0, batch.clone())]) };
+    let broken = |e: arrow::error::ArrowError| Error::internal("rows cannot be divided among lanes").because(e);
+    if lanes == 1 || columns.is_empty() {
+        return Ok(vec![(0, batch.clone())]);
+    }
+    let lane_of = Route::lane_of(&batch.rows, columns, lanes).map_err(broken)?;
+    let mut parts = Vec::with_capacity(lanes);
+    for lane in 0..lanes {
+        let rows: arrow::array::UInt32Array =
+            lane_of.iter().enumerate().filter(|(_, l)| **l == lane).map(|(i, _)| i as u32).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let taken = arrow::compute::take_record_batch(&batch.rows, &rows).map_err(broken)?;
+        let weights = match &batch.weights {
+            None => None,
+            Some(weights) => Some(weights_at(weights, &rows).map_err(broken)?),
+        };
+        parts.push((lane, Batch { rows: taken, weights }));
+    }
+    Ok(parts)
+}
+
+fn weights_at(
+    weights: &arrow::array::Int64Array,
+    rows: &arrow::array::UInt32Array,
+) -> Result<arrow::array::Int64Array, arrow::error::ArrowError> {
+    use arrow::array::AsArray;
+    let taken = arrow::compute::take(weights, rows, None)?;
+    Ok(taken.as_primitive::<arrow::datatypes::Int64Type>().clone())
+}

@@ -1,0 +1,26 @@
+//! The stream executor: a [`Job`] becomes [`Lane`]s and one [`Coordinator`], which a driver steps.
+//!
+//! Everything here is a state machine that is stepped and never waits, so that threads ([`run`]) and a seeded
+//! simulation drive the very same code.
+//!
+//! **Invariant:** an epoch is visible if and only if its manifest exists; lanes only stage.
+
+mod align;
+mod board;
+mod coordinator;
+mod driver;
+mod exchange;
+mod job;
+mod lane;
+mod persist;
+mod progress;
+mod pull;
+mod ticks;
+mod views;
+
+pub use coordinator::{Coordinator, Probe, Step};
+pub use driver::run;
+pub use job::{Dataflow, Job, Limits, StopFlag, ViewNode};
+pub use lane::Lane;
+pub use progress::{Latencies, Progress, Snapshot, SplitStatus};
+pub use views::{ViewRows, Views};

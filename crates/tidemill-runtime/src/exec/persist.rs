@@ -1,0 +1,130 @@
+//! From what lanes staged to the manifest of an epoch.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tidemill_checkpoint::{Checkpoints, Manifest, OperatorState, SinkState, ViewState};
+use tidemill_model::{Epoch, Result, Timestamp, Watermark};
+
+use super::job::ViewNode;
+use super::lane::Ack;
+use crate::{DeadLetter, dead_letter_batch, ipc};
+
+/// What the next manifest is built from.
+pub(crate) struct Draft<'a> {
+    pub(crate) pipeline: &'a str,
+    pub(crate) fingerprint: &'a str,
+    pub(crate) views: &'a [ViewNode],
+    /// Operator node to fingerprint, for stateful ones.
+    pub(crate) fingerprints: &'a BTreeMap<String, String>,
+    pub(crate) previous: Option<&'a Manifest>,
+    /// Whether the acknowledged chunks are all there is (the first epoch after a start).
+    pub(crate) whole: bool,
+    pub(crate) now: Timestamp,
+}
+
+/// Writes dead letters and state, and answers the manifest that makes them count, and how many bytes of state.
+pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &[Ack], from: &Draft<'_>) -> Result<(Manifest, u64)> {
+    let mut manifest = Manifest {
+        pipeline: from.pipeline.to_owned(),
+        epoch,
+        fingerprint: from.fingerprint.to_owned(),
+        committed_at: from.now,
+        sources: from.previous.map(|m| m.sources.clone()).unwrap_or_default(),
+        state: from.previous.map(|m| m.state.clone()).unwrap_or_default(),
+        views: BTreeMap::new(),
+        sinks: BTreeMap::new(),
+        ledger: from.previous.map(|m| m.ledger.clone()).unwrap_or_default(),
+        counters: from.previous.map(|m| m.counters.clone()).unwrap_or_default(),
+    };
+    if from.whole {
+        manifest.state.clear();
+    }
+    sources(&mut manifest, acks);
+    let bytes = state(&mut manifest, store, acks, from)?;
+    for ack in acks {
+        manifest.counters.rows_written += ack.rows_written;
+        manifest.counters.rows_late += ack.rows_late;
+        for (sink, committable) in &ack.sinks {
+            let state = manifest.sinks.entry(sink.clone()).or_insert_with(SinkState::default);
+            state.committables.push(committable.0.clone());
+        }
+    }
+    dead_letters(store, epoch, acks, from)?;
+    views(&mut manifest, acks, from);
+    Ok((manifest, bytes))
+}
+
+fn sources(manifest: &mut Manifest, acks: &[Ack]) {
+    for ack in acks {
+        for (name, cut) in &ack.sources {
+            let progress = manifest.sources.entry(name.clone()).or_default();
+            for (id, split) in &cut.splits {
+                progress.splits.insert(id.clone(), split.clone());
+            }
+            manifest.counters.add(&cut.counters);
+        }
+    }
+    // The watermark on record is the one that every lane has given out: operators have closed what lies below it.
+    for (name, progress) in &mut manifest.sources {
+        let given = acks.iter().filter_map(|ack| ack.sources.get(name)).map(|cut| cut.watermark).min();
+        if let Some(given) = given.filter(|given| *given > Watermark::MIN) {
+            progress.watermark = Some(progress.watermark.map_or(given, |before| before.max(given)));
+        }
+    }
+}
+
+fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draft<'_>) -> Result<u64> {
+    let mut files: Vec<(String, Bytes)> = Vec::new();
+    for (node, fingerprint) in from.fingerprints {
+        manifest.state.entry(node.clone()).or_insert_with(OperatorState::default).fingerprint.clone_from(fingerprint);
+    }
+    for ack in acks {
+        for (node, chunks) in &ack.state {
+            for (chunk, bytes) in chunks {
+                let key = format!("{}/{}", ack.lane, chunk.name);
+                if chunk.rows.is_some() {
+                    files.push((format!("{node}\n{key}"), bytes.clone()));
+                } else if let Some(state) = manifest.state.get_mut(node) {
+                    state.chunks.remove(&key);
+                }
+            }
+        }
+    }
+    if files.is_empty() {
+        return Ok(0);
+    }
+    let bytes = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    for (name, reference) in store.write_state(manifest.epoch, files)? {
+        if let Some((node, key)) = name.split_once('\n') {
+            manifest.state.entry(node.to_owned()).or_default().chunks.insert(key.to_owned(), reference);
+        }
+    }
+    Ok(bytes)
+}
+
+fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &[Ack], from: &Draft<'_>) -> Result<()> {
+    let mut by_dataset: BTreeMap<&str, Vec<DeadLetter>> = BTreeMap::new();
+    for letter in acks.iter().flat_map(|ack| ack.sources.values()).flat_map(|cut| &cut.dead) {
+        by_dataset.entry(&letter.dataset).or_default().push(letter.clone());
+    }
+    for (dataset, letters) in by_dataset {
+        let batch = dead_letter_batch(&letters, from.pipeline, epoch.0, from.now.0)?;
+        store.write_dead_letters(dataset, epoch, &ipc::encode_batch(&batch)?)?;
+    }
+    Ok(())
+}
+
+fn views(manifest: &mut Manifest, acks: &[Ack], from: &Draft<'_>) {
+    let arrived = acks.iter().flat_map(|ack| &ack.arrivals).map(|(at, _)| *at).max();
+    for view in from.views {
+        let complete = acks.iter().filter_map(|ack| ack.watermarks.get(&view.node)).min().copied();
+        let before = from.previous.and_then(|m| m.views.get(&view.view));
+        let state = ViewState {
+            node: view.node.clone(),
+            complete_to: complete.filter(|w| *w > Watermark::MIN).max(before.and_then(|b| b.complete_to)),
+            newest_arrival: arrived.max(before.and_then(|b| b.newest_arrival)),
+        };
+        manifest.views.insert(view.view.clone(), state);
+    }
+}

@@ -1,0 +1,203 @@
+//! [`SourceDriver`]: one source on one lane: claims splits, pulls, decodes, and lets rows through the gate.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::RecordBatch;
+use tidemill_checkpoint::{Counters, SplitProgress};
+use tidemill_model::{Clock, Result, SplitId, Timestamp, Watermark};
+
+use super::board::Board;
+use super::exchange::lock;
+use crate::{DeadLetter, Intake, Pull, SourceBatch, SourceNode, Split, SplitReader};
+
+struct OpenSplit {
+    split: Split,
+    reader: Box<dyn SplitReader>,
+    intake: Intake,
+    progress: SplitProgress,
+    /// Rows read by this reader, to name positions where rows have none.
+    rows: u64,
+    at_end_since: Option<Timestamp>,
+    /// Whether it has answered `AtEnd` since it was last asked to go on.
+    done_for_now: bool,
+}
+
+/// What one pull brought.
+pub(crate) enum Pulled {
+    /// Accepted rows (perhaps none of a batch that held only bad ones), and when the oldest arrived.
+    Rows { batch: RecordBatch, arrived: Option<Timestamp>, read: u64 },
+    /// No split of this lane has rows now.
+    Nothing,
+}
+
+/// One source on one lane.
+pub(crate) struct SourceDriver {
+    node: SourceNode,
+    board: Arc<Mutex<Board>>,
+    clock: Arc<dyn Clock>,
+    lane: usize,
+    lanes: usize,
+    open: Vec<OpenSplit>,
+    finished: BTreeMap<SplitId, SplitProgress>,
+    /// Whether readers stop at the present end (`once`, `every`).
+    to_present: bool,
+    dead: Vec<DeadLetter>,
+    counters: Counters,
+    emitted: Watermark,
+}
+
+impl SourceDriver {
+    pub(crate) fn new(
+        node: SourceNode,
+        board: Arc<Mutex<Board>>,
+        clock: Arc<dyn Clock>,
+        (lane, lanes): (usize, usize),
+        to_present: bool,
+    ) -> SourceDriver {
+        SourceDriver {
+            node,
+            board,
+            clock,
+            lane,
+            lanes,
+            open: Vec::new(),
+            finished: BTreeMap::new(),
+            to_present,
+            dead: Vec::new(),
+            counters: Counters::default(),
+            emitted: Watermark::MIN,
+        }
+    }
+
+    /// A new tick: every reader goes on to the end that is present now.
+    pub(crate) fn bound_to_present(&mut self) -> Result<()> {
+        for open in &mut self.open {
+            open.reader.bound_to_present()?;
+            open.done_for_now = false;
+        }
+        Ok(())
+    }
+
+    /// Reads one batch of the split whose time is furthest behind.
+    pub(crate) fn pull(&mut self) -> Result<Pulled> {
+        loop {
+            self.claim()?;
+            // A reader at its present end is asked again only in a new tick; when rows are followed as they come,
+            // each reader is asked again once the others had their turn.
+            let ready = self.open.iter().enumerate().filter(|(_, open)| !open.done_for_now);
+            let Some(next) = ready.min_by_key(|(_, open)| open.progress.newest).map(|(i, _)| i) else {
+                if !self.to_present {
+                    self.open.iter_mut().for_each(|open| open.done_for_now = false);
+                }
+                return Ok(Pulled::Nothing);
+            };
+            match self.open[next].reader.next() {
+                Ok(Pull::Rows(batch)) => return self.take(next, batch),
+                Ok(Pull::AtEnd) => {
+                    let now = self.clock.now();
+                    let open = &mut self.open[next];
+                    open.done_for_now = true;
+                    open.at_end_since.get_or_insert(now);
+                    lock(&self.board).advance(&open.split.id, &open.progress, open.at_end_since);
+                }
+                Ok(Pull::Finished) => {
+                    let mut open = self.open.swap_remove(next);
+                    open.progress.finished = true;
+                    lock(&self.board).advance(&open.split.id, &open.progress, None);
+                    self.finished.insert(open.split.id, open.progress);
+                }
+                Err(error) => {
+                    let split = &self.open[next].split.id;
+                    return Err(error.context(format!("reading {} split {split}", self.node.dataset)));
+                }
+            }
+        }
+    }
+
+    /// Whether every split of this lane has answered that there is nothing now, and none waits to be claimed.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.open.iter().all(|open| open.done_for_now) && !lock(&self.board).has_waiting()
+    }
+
+    fn claim(&mut self) -> Result<()> {
+        loop {
+            let has_finite = self.open.iter().any(|open| open.split.finite);
+            let claimed = lock(&self.board).claim(self.lane, self.lanes, has_finite);
+            let Some((split, progress)) = claimed else { return Ok(()) };
+            let mut reader = self
+                .node
+                .source
+                .open(&split, progress.offset.as_ref(), &self.node.hints)
+                .map_err(|e| e.context(format!("opening {} split {}", self.node.dataset, split.id)))?;
+            if self.to_present {
+                reader.bound_to_present()?;
+            }
+            let decoder = self.node.decoder.as_ref().map(|make| make()).transpose()?;
+            let event_time = self.node.hints.event_time.as_deref();
+            let intake = Intake::new(&self.node.dataset, event_time, decoder, (self.node.gate)()?);
+            self.open.push(OpenSplit {
+                split,
+                reader,
+                intake,
+                progress,
+                rows: 0,
+                at_end_since: None,
+                done_for_now: false,
+            });
+        }
+    }
+
+    fn take(&mut self, index: usize, batch: SourceBatch) -> Result<Pulled> {
+        let now = self.clock.now();
+        let horizon = self.node.time.as_ref().and_then(|time| time.max_future).map(|ahead| (now, now.plus(ahead)));
+        let open = &mut self.open[index];
+        open.intake.gate().set_horizon(horizon);
+        let taken = open.intake.take(&open.split.id, open.rows, batch.payload)?;
+        let read = taken.counters.rows_read;
+        open.rows += read;
+        open.at_end_since = None;
+        open.progress.offset = Some(batch.resume);
+        open.progress.newest = open.progress.newest.max(taken.newest);
+        open.progress.last_row_at = Some(now);
+        self.dead.extend(taken.dead);
+        self.counters.add(&taken.counters);
+        Ok(Pulled::Rows { batch: taken.rows, arrived: batch.arrived, read })
+    }
+
+    /// Tells the board how far this lane has passed rows on, and answers the source's watermark if it rose.
+    ///
+    /// Called after the rows of the last pull have left the source, so that time never overtakes them.
+    pub(crate) fn settle(&mut self) -> Option<Watermark> {
+        let mut board = lock(&self.board);
+        for open in &self.open {
+            board.advance(&open.split.id, &open.progress, open.at_end_since);
+        }
+        let watermark = board.watermark(self.clock.now());
+        (watermark > self.emitted).then(|| {
+            self.emitted = watermark;
+            watermark
+        })
+    }
+
+    /// What belongs to the epoch that ends here: progress, dead letters, counts, the watermark given out.
+    pub(crate) fn cut(&mut self) -> SourceCut {
+        let mut splits = std::mem::take(&mut self.finished);
+        splits.extend(self.open.iter().map(|open| (open.split.id.clone(), open.progress.clone())));
+        SourceCut {
+            splits,
+            dead: std::mem::take(&mut self.dead),
+            counters: std::mem::take(&mut self.counters),
+            watermark: self.emitted,
+        }
+    }
+}
+
+/// A source's part of an epoch on one lane.
+#[derive(Debug)]
+pub(crate) struct SourceCut {
+    pub(crate) splits: BTreeMap<SplitId, SplitProgress>,
+    pub(crate) dead: Vec<DeadLetter>,
+    pub(crate) counters: Counters,
+    pub(crate) watermark: Watermark,
+}
