@@ -6,37 +6,50 @@
 use crate::repository::{self, Repository};
 use crate::{say, steps, tidy};
 
-/// Writes every page that differs.
+/// A page: its path and the text that it should have.
+type Page = (String, String);
+
+/// Writes every page that differs; the page of errors first, since it needs no program.
 pub(crate) fn write() -> Result<(), String> {
-    for (path, text) in stale()? {
-        let file = repository::root().join(&path);
-        std::fs::write(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
-        say::line(&format!("wrote {path}"));
-    }
-    Ok(())
+    put(errors()?)?;
+    program_pages()?.into_iter().try_for_each(put)
 }
 
 /// Fails when a page differs.
 pub(crate) fn check() -> Result<(), String> {
-    let stale: Vec<String> = stale()?.into_iter().map(|(path, _)| path).collect();
+    let mut pages = program_pages()?;
+    pages.push(errors()?);
+    let stale: Vec<&str> = pages.iter().filter(|page| is_stale(page)).map(|(path, _)| path.as_str()).collect();
     if stale.is_empty() {
-        say::line("the reference pages are fresh");
+        say::line(&format!("{} reference pages are fresh", pages.len()));
         Ok(())
     } else {
         Err(format!("stale: {}; write them anew: cargo xtask docs", stale.join(", ")))
     }
 }
 
-/// The pages whose file is not what the program prints, with what it prints.
-fn stale() -> Result<Vec<(String, String)>, String> {
-    let mut pages = vec![(tidy::ERRORS_PAGE.to_owned(), tidy::errors_page(&Repository::read(&repository::root())?))];
-    for page in reference(&[])?.lines().map(str::trim).filter(|page| !page.is_empty()) {
-        pages.push((format!("docs/reference/{page}.md"), reference(&[page])?));
+fn put(page: Page) -> Result<(), String> {
+    if is_stale(&page) {
+        let file = repository::root().join(&page.0);
+        std::fs::write(&file, page.1).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        say::line(&format!("wrote {}", page.0));
     }
-    pages.retain(|(path, text)| {
-        std::fs::read_to_string(repository::root().join(path)).map_or(true, |written| written != *text)
-    });
-    Ok(pages)
+    Ok(())
+}
+
+fn is_stale((path, text): &Page) -> bool {
+    std::fs::read_to_string(repository::root().join(path)).map_or(true, |written| written != *text)
+}
+
+fn errors() -> Result<Page, String> {
+    Ok((tidy::ERRORS_PAGE.to_owned(), tidy::errors_page(&Repository::read(&repository::root())?)))
+}
+
+/// The pages that the program prints.
+fn program_pages() -> Result<Vec<Page>, String> {
+    let names = reference(&[])?;
+    let names = names.lines().map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| Ok((format!("docs/reference/{name}.md"), reference(&[name])?))).collect()
 }
 
 fn reference(page: &[&str]) -> Result<String, String> {

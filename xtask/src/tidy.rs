@@ -42,7 +42,7 @@ const RULES: &[(&str, Rule)] = &[
     ("files begin with //! and stay short", shape::rule),
     ("nothing left open, no hosts of registries, files end in a newline", text::rule),
     ("links and named paths exist, pages keep their length", links::rule),
-    ("error codes carry the letter of their kind and are listed", codes::rule),
+    ("error codes carry the letter of their kind, belong to one crate, and are listed", codes::rule),
 ];
 
 /// Applies every rule to the project.

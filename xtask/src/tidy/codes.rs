@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the page is a function of the source, so a code cannot be added without being listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::Findings;
@@ -10,6 +10,9 @@ use crate::repository::Repository;
 
 /// The page that lists every code.
 pub(crate) const PAGE: &str = "docs/reference/errors.md";
+
+/// The code of a defect of ours, wherever it shows.
+const ANY_DEFECT: &str = "I001";
 
 /// The kinds of error: name, letter, what to do.
 const KINDS: &[(&str, char, &str)] = &[
@@ -22,9 +25,22 @@ const KINDS: &[(&str, char, &str)] = &[
     ("Internal", 'I', "a defect of Tidemill: please report it"),
 ];
 
-/// Checks letters and the page.
+/// Checks letters and the page, and that no two crates give the same code two meanings.
 pub(super) fn rule(repository: &Repository, found: &mut Findings) {
-    for code in codes(repository) {
+    let codes = codes(repository);
+    let mut crates: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for code in codes.iter().filter(|code| code.code != ANY_DEFECT) {
+        let owner = code.file.split('/').nth(1).unwrap_or(&code.file);
+        crates.entry(&code.code).or_default().insert(owner);
+    }
+    for (code, owners) in crates.iter().filter(|(_, owners)| owners.len() > 1) {
+        let owners: Vec<&str> = owners.iter().copied().collect();
+        found.broken(
+            owners.join(", ").as_str(),
+            format!("code {code} is used by several crates; give one a new number"),
+        );
+    }
+    for code in &codes {
         let letter = KINDS.iter().find(|(kind, _, _)| *kind == code.kind).map(|(_, letter, _)| *letter);
         if letter.is_none_or(|letter| !code.code.starts_with(letter)) {
             found.broken(&code.file, format!("code {} is not of kind {}", code.code, code.kind));
@@ -64,12 +80,34 @@ pub(crate) fn page(repository: &Repository) -> String {
     text
 }
 
+/// A message with `…` for each `{…}` that the case fills in.
+fn elided(message: &str) -> String {
+    let mut text = String::new();
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        rest = match (after.strip_prefix('{'), after.split_once('}')) {
+            (Some(doubled), _) => {
+                text.push('{');
+                doubled
+            }
+            (None, Some((_, behind))) => {
+                text.push('…');
+                behind
+            }
+            (None, None) => after,
+        };
+    }
+    text.push_str(&rest.replace("}}", "}"));
+    text
+}
+
 /// A code where it is used.
 struct Code {
     file: String,
     kind: String,
     code: String,
-    /// The text that follows it, when that is a literal; `{…}` stands for what the case fills in.
+    /// The text that follows it, as far as it can be told from the source.
     message: Option<String>,
 }
 
@@ -81,20 +119,33 @@ fn codes(repository: &Repository) -> Vec<Code> {
             continue;
         }
         let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
-        for after in text.split("Kind::").skip(1) {
+        for (at, _) in text.match_indices("Kind::") {
+            let (before, after) = text.split_at(at + "Kind::".len());
             let kind: String = after.chars().take_while(char::is_ascii_alphanumeric).collect();
             let Some(rest) = after.strip_prefix(kind.as_str()).and_then(|rest| rest.strip_prefix(',')) else {
                 continue;
             };
             let Some((code, rest)) = literal(rest) else { continue };
             if code.len() == 4 && code.chars().skip(1).all(|c| c.is_ascii_digit()) {
-                let rest = rest.trim_start().trim_start_matches(',').trim_start();
-                let message = literal(rest.strip_prefix("format!(").unwrap_or(rest)).map(|(message, _)| message);
+                let message = message(before, rest.trim_start().trim_start_matches(',').trim_start());
                 codes.push(Code { file: path.to_owned(), kind, code, message });
             }
         }
     }
     codes
+}
+
+/// The text of a message argument: a literal, a `format!`, or a name that one of both was given to before.
+fn message(before: &str, argument: &str) -> Option<String> {
+    let text = |source: &str| match source.strip_prefix("format!(") {
+        Some(source) => literal(source).map(|(text, _)| elided(&text)),
+        None => literal(source).map(|(text, _)| text),
+    };
+    text(argument).or_else(|| {
+        let name: String = argument.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let given = before.rsplit_once(&format!("let {name} ="))?.1;
+        text(given.trim_start())
+    })
 }
 
 /// A string literal at the beginning of `text`, joined over lines, and what follows it.
@@ -128,7 +179,8 @@ mod tests {
     use super::*;
 
     const SOURCE: &str = "//! x\nfn f() { Error::new(Kind::Config, \"C011\", format!(\"unknown `{name}` \\\n        here\"));\n\
-                          Error::new(\n    Kind::Plan,\n    \"P104\",\n    message,\n) }\n";
+                          let message = format!(\"no column `{}`\", a);\n    Error::new(\n    Kind::Plan,\n    \"P104\",\n    \
+                          message,\n);\n Error::new(Kind::Data, \"D001\", why(a)) }\n";
 
     #[test]
     fn codes_are_found_over_lines() {
@@ -137,10 +189,19 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("Config".to_owned(), "C011".to_owned(), Some("unknown `{name}` here".to_owned())),
-                ("Plan".to_owned(), "P104".to_owned(), None),
+                ("Config".to_owned(), "C011".to_owned(), Some("unknown `…` here".to_owned())),
+                ("Plan".to_owned(), "P104".to_owned(), Some("no column `…`".to_owned())),
+                ("Data".to_owned(), "D001".to_owned(), None),
             ]
         );
+    }
+
+    #[test]
+    fn what_the_case_fills_in_is_elided() {
+        for (message, shown) in [("no `{name}` in {}", "no `…` in …"), ("write {{a}}", "write {a}"), ("plain", "plain")]
+        {
+            assert_eq!(elided(message), shown);
+        }
     }
 
     #[test]
@@ -150,6 +211,15 @@ mod tests {
         let page = page(&Repository::of(&files));
         let found = broken(rule, &[files[0], (PAGE, &page)]);
         assert_eq!(found, ["crates/a/src/lib.rs: code P011 is not of kind Config"]);
+    }
+
+    #[test]
+    fn a_code_belongs_to_one_crate() {
+        let files = [("crates/a/src/lib.rs", SOURCE), ("crates/b/src/lib.rs", SOURCE)];
+        let page = page(&Repository::of(&files));
+        let found = broken(rule, &[files[0], files[1], (PAGE, &page)]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[0], "a, b: code C011 is used by several crates; give one a new number");
     }
 
     #[test]
