@@ -10,7 +10,7 @@ mod blackhole;
 mod csv;
 mod files;
 mod format;
-mod generator;
+pub mod generator;
 mod json;
 pub mod log;
 mod stdout;
@@ -27,5 +27,11 @@ pub use stdout::Stdout;
 /// Every connector of this crate, one a line.
 #[must_use]
 pub fn connectors() -> Vec<Arc<dyn Connector>> {
-    vec![Arc::new(Blackhole), Arc::new(Files), Arc::new(Stdout::default())]
+    vec![
+        Arc::new(Blackhole),
+        Arc::new(Files),
+        Arc::new(generator::GeneratorConnector),
+        Arc::new(log::LogConnector),
+        Arc::new(Stdout::default()),
+    ]
 }
