@@ -28,7 +28,7 @@ impl FilesCommitter {
 
     /// Whether the target holds rows that an interval's file cannot replace.
     pub(super) fn check(&self) -> Result<()> {
-        let Some(interval) = self.target.interval else { return Ok(()) };
+        let Some(interval) = self.target.interval.filter(|_| self.target.replaces) else { return Ok(()) };
         let own = interval_name(interval);
         for name in names_below(&self.target.folder)? {
             let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
@@ -81,9 +81,8 @@ impl FilesCommitter {
         Ok(())
     }
 
-    /// Makes `files` the rows of an interval: together one file, in one step.
-    fn replace(&self, epoch: Epoch, interval: Interval, files: &[&PreparedFile]) -> Result<()> {
-        let name = format!("{}.{}", interval_name(interval), self.target.encoding.extension());
+    /// Publishes `files` together as one, in one step, in place of what had the name.
+    fn replace(&self, epoch: Epoch, name: &str, files: &[&PreparedFile]) -> Result<()> {
         let staged: Vec<PathBuf> = files.iter().map(|file| self.staged(file)).collect();
         let mut all_staged = true;
         for path in &staged {
@@ -91,21 +90,26 @@ impl FilesCommitter {
         }
         // Staged files are removed only after publishing: when one is gone, that has happened.
         if all_staged {
-            let whole = match (files, staged.as_slice()) {
-                (_, []) => None,
-                (_, [one]) => Some(one.clone()),
-                (files, many) => {
+            let whole = match staged.as_slice() {
+                [] => None,
+                [one] => Some(one.clone()),
+                [first, ..] => {
                     let headers: Vec<u64> = files.iter().map(|file| file.header).collect();
-                    let into = self.target.staging.join(format!("merged-{name}"));
-                    merge(many, &headers, &self.target.encoding, &into)?;
+                    let into = first.with_extension("merged");
+                    merge(&staged, &headers, &self.target.encoding, &into)?;
                     Some(into)
                 }
             };
-            self.publish_whole(&name, whole.as_deref())?;
-        } else if let (Some(file), false) = (files.first(), self.is_published(&name)?) {
+            self.publish_whole(name, whole.as_deref())?;
+        } else if let (Some(file), false) = (files.first(), self.is_published(name)?) {
             return Err(self.lost(epoch, file));
         }
-        staged.iter().try_for_each(|path| remove(path))
+        staged.iter().try_for_each(|path| remove(path))?;
+        // The interval's folder is empty now, unless another run has begun to stage there: then it stays.
+        if let Some(folder) = staged.first().and_then(|path| path.parent()) {
+            let _ = fs::remove_dir(folder);
+        }
+        Ok(())
     }
 
     fn is_published(&self, name: &str) -> Result<bool> {
@@ -173,15 +177,15 @@ impl SinkCommitter for FilesCommitter {
                 .fact("its manifest was written by another version; finish the run with that version first")
         })?;
         let mut touched = BTreeSet::new();
-        for file in prepared.iter().filter(|lane| lane.interval.is_none()).flat_map(|lane| &lane.files) {
+        for file in prepared.iter().filter(|lane| lane.whole.is_none()).flat_map(|lane| &lane.files) {
             self.publish(epoch, file, &mut touched)?;
         }
         touched.iter().try_for_each(|folder| sync_folder(folder))?;
-        let intervals: BTreeSet<Interval> = prepared.iter().filter_map(|lane| lane.interval).collect();
-        for interval in intervals {
-            let lanes = prepared.iter().filter(|lane| lane.interval == Some(interval));
+        let names: BTreeSet<&String> = prepared.iter().filter_map(|lane| lane.whole.as_ref()).collect();
+        for name in names {
+            let lanes = prepared.iter().filter(|lane| lane.whole.as_ref() == Some(name));
             let files: Vec<&PreparedFile> = lanes.flat_map(|lane| &lane.files).collect();
-            self.replace(epoch, interval, &files)?;
+            self.replace(epoch, name, &files)?;
         }
         Ok(())
     }

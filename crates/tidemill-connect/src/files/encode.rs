@@ -99,15 +99,18 @@ impl StagedFile {
     pub(super) fn finish(self) -> Result<Finished> {
         let StagedFile { path, rows, out } = self;
         let failed = |e| Error::io("write", path.display(), e);
-        let (file, header) = match out {
+        let durable =
+            |file: &File| file.sync_all().and_then(|()| file.metadata()).map(|meta| meta.len()).map_err(failed);
+        let (bytes, header) = match out {
             Out::Lines { mut file, buffer, header, .. } => {
                 file.write_all(&buffer).map_err(failed)?;
-                (file, header)
+                (durable(&file)?, header)
             }
-            Out::Parquet(writer) => (writer.into_inner().map_err(|e| unwritable("write", &path, e))?, 0),
+            Out::Parquet(mut writer) => {
+                writer.finish().map_err(|e| unwritable("write", &path, e))?;
+                (durable(writer.inner())?, 0)
+            }
         };
-        file.sync_all().map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
         Ok(Finished { path, rows, bytes, header })
     }
 }

@@ -62,15 +62,17 @@ impl Location {
             Some(local) => (Place::Local(local), pattern),
             None => (Place::Remote(Remote::open(&root, env)?), pattern),
         };
-        let pattern = pattern
-            .map(|pattern| {
-                Pattern::new(&pattern).map_err(|e| {
-                    Error::new(Kind::Config, "C313", format!("`{text}` is not a glob: {e}"))
-                        .fact("`*` stands for any characters of a name, `**/` for any folders, `[ab]` for one of these")
-                })
-            })
-            .transpose()?;
-        Ok(Location { shown: text.to_owned(), root, pattern, folder })
+        Location::new(text, root, pattern, folder)
+    }
+
+    /// A location of which the parts are known: the file or folder, the pattern below it, and whether it is a folder
+    /// even while there is nothing.
+    pub(super) fn new(shown: &str, root: Place, pattern: Option<String>, folder: bool) -> Result<Location> {
+        let pattern = pattern.map(|pattern| Pattern::new(&pattern)).transpose().map_err(|e| {
+            Error::new(Kind::Config, "C313", format!("`{shown}` is not a glob: {e}"))
+                .fact("`*` stands for any characters of a name, `**/` for any folders, `[ab]` for one of these")
+        })?;
+        Ok(Location { shown: shown.to_owned(), root, pattern, folder })
     }
 
     /// Whether it is a pattern, which cannot be written to.
@@ -241,6 +243,5 @@ fn split_glob(text: &str) -> (String, Option<String>) {
 
 /// The names of all files below a folder that readers can see; none when there is no folder yet.
 pub(super) fn names_below(folder: &Place) -> Result<Vec<String>> {
-    let all = Location { shown: String::new(), root: folder.clone(), pattern: None, folder: true };
-    Ok(all.list(true)?.into_iter().map(|entry| entry.name).collect())
+    Ok(Location::new("", folder.clone(), None, true)?.list(true)?.into_iter().map(|entry| entry.name).collect())
 }

@@ -20,11 +20,11 @@ use super::row_groups::unreadable;
 /// Writes all rows of `files` to `into` and makes it durable. `headers` says how long each file's header is.
 pub(super) fn merge(files: &[PathBuf], headers: &[u64], encoding: &Encoding, into: &Path) -> Result<()> {
     let out = File::create(into).map_err(|e| Error::io("create", into.display(), e))?;
-    let out = match encoding {
-        Encoding::Lines { .. } => lines(files, headers, out, into)?,
-        Encoding::Parquet(_) => row_groups(files, out, into)?,
-    };
-    out.sync_all().map_err(|e| Error::io("write", into.display(), e))
+    let durable = |out: &File| out.sync_all().map_err(|e| Error::io("write", into.display(), e));
+    match encoding {
+        Encoding::Lines { .. } => durable(&lines(files, headers, out, into)?),
+        Encoding::Parquet(_) => durable(row_groups(files, out, into)?.inner()),
+    }
 }
 
 fn lines(files: &[PathBuf], headers: &[u64], mut out: File, into: &Path) -> Result<File> {
@@ -38,7 +38,7 @@ fn lines(files: &[PathBuf], headers: &[u64], mut out: File, into: &Path) -> Resu
     Ok(out)
 }
 
-fn row_groups(files: &[PathBuf], out: File, into: &Path) -> Result<File> {
+fn row_groups(files: &[PathBuf], out: File, into: &Path) -> Result<SerializedFileWriter<File>> {
     let failed = |e| unwritable("write", into, e);
     let mut out = Some(out);
     let mut writer: Option<SerializedFileWriter<File>> = None;
@@ -74,6 +74,7 @@ fn row_groups(files: &[PathBuf], out: File, into: &Path) -> Result<File> {
             into_group.close().map_err(failed)?;
         }
     }
-    let writer = writer.ok_or_else(|| Error::internal("no files to put together"))?;
-    writer.into_inner().map_err(failed)
+    let mut writer = writer.ok_or_else(|| Error::internal("no files to put together"))?;
+    writer.finish().map_err(failed)?;
+    Ok(writer)
 }

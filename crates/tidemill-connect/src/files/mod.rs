@@ -21,6 +21,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::sync::Arc;
 

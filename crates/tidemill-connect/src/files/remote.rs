@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use object_store::aws::AmazonS3ConfigKey;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, WriteMultipart};
 use tidemill_model::{Error, Kind, Result};
@@ -49,6 +50,9 @@ impl Remote {
         };
         let parsed = Url::parse(url).map_err(|e| refused(e.into()))?;
         let options = env.stores.get(parsed.scheme()).cloned().unwrap_or_default();
+        if let Some((name, _)) = options.iter().find(|(name, _)| !is_setting(parsed.scheme(), name)) {
+            return Err(refused(format!("{} has no setting `{name}`", parsed.scheme()).into()));
+        }
         let (store, path) = object_store::parse_url_opts(&parsed, options).map_err(|e| refused(e.into()))?;
         Ok(Remote { store: Arc::from(store), path, url: Arc::from(url) })
     }
@@ -174,6 +178,11 @@ fn runtime() -> object_store::Result<&'static Runtime> {
         Builder::new_multi_thread().worker_threads(2).thread_name("tidemill-files").enable_all().build()
     });
     started.as_ref().map_err(|e| generic(&format!("cannot start threads: {e}")))
+}
+
+/// Whether a store of this scheme has the setting; the store itself passes over those that it does not know.
+fn is_setting(scheme: &str, name: &str) -> bool {
+    !matches!(scheme, "s3" | "s3a") || name.parse::<AmazonS3ConfigKey>().is_ok()
 }
 
 fn generic(message: &str) -> object_store::Error {

@@ -1,34 +1,21 @@
-//! [`FilesSink`] and its writers: rows of an epoch become staged files, one for each lane and partition.
+//! [`FilesSink`]: a folder opened for writing, and [`Prepared`], what its writers tell its committer.
 //!
-//! **Invariant:** staged files lie where no reader looks and are durable before `prepare` names them; only the
-//! committer gives them the names by which readers find them.
+//! **Invariant:** a published name is a function of the pipeline, the dataset, the epoch and the lane, or of the interval;
+//! whatever cannot be written exactly once is refused when the sink is opened.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use tidemill_model::{Epoch, Error, Interval, Kind, Result, nearest};
-use tidemill_runtime::{
-    Batch, Committable, DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode,
-};
+use tidemill_model::{Error, Interval, Kind, Result, nearest};
+use tidemill_runtime::{DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 
 use super::commit::FilesCommitter;
 use super::config::{Encoding, partition_columns};
-use super::encode::{Finished, StagedFile};
-use super::hive;
 use super::location::{Location, Place};
-
-/// More partitions of a lane and epoch than this are not kept open; the files so far are finished and others begun.
-const OPEN_FILES: usize = 128;
-/// When the open files of a lane hold more than this in memory, they are finished.
-const WAITING: usize = 256 << 20;
+use super::writer::FilesWriter;
 
 /// A folder of files, opened for one run.
 #[derive(Debug, Clone)]
@@ -48,15 +35,17 @@ pub(super) struct Target {
     pub(super) staging: PathBuf,
     /// The pipeline and dataset as part of file names.
     pub(super) identity: String,
-    /// The interval whose rows are written, when rows are replaced.
+    /// The interval whose rows are written, in a run of one.
     pub(super) interval: Option<Interval>,
+    /// Whether these are to be all rows of the interval, and not only all of this pipeline.
+    pub(super) replaces: bool,
     pub(super) encoding: Encoding,
     /// The columns in the files.
-    schema: SchemaRef,
+    pub(super) schema: SchemaRef,
     /// The places of the columns in the files, when some columns are only in folders' names.
-    kept: Option<Vec<usize>>,
+    pub(super) kept: Option<Vec<usize>>,
     /// The places and names of the partition columns.
-    partitions: Vec<(usize, String)>,
+    pub(super) partitions: Vec<(usize, String)>,
 }
 
 /// What one lane prepared.
@@ -64,9 +53,10 @@ pub(super) struct Target {
 pub(super) struct Prepared {
     /// The finished files.
     pub(super) files: Vec<PreparedFile>,
-    /// The interval that the files are all rows of. There may be no file: then its rows are to be removed.
+    /// The name under which all files of all lanes are published together, when they are the rows of an interval.
+    /// There may be no file: then what has the name is to be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) interval: Option<Interval>,
+    pub(super) whole: Option<String>,
 }
 
 /// A staged file and the name it is published under.
@@ -74,7 +64,7 @@ pub(super) struct Prepared {
 pub(super) struct PreparedFile {
     /// Its name in the staging folder.
     pub(super) staged: String,
-    /// Its name in the target folder; of an interval's files, the name of all of them together.
+    /// Its name in the target folder.
     pub(super) name: String,
     pub(super) rows: u64,
     pub(super) bytes: u64,
@@ -87,8 +77,25 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+impl Target {
+    /// The name of the one file that a run of an interval writes.
+    pub(super) fn whole(&self) -> Option<String> {
+        let interval = interval_name(self.interval?);
+        let extension = self.encoding.extension();
+        Some(match self.replaces {
+            true => format!("{interval}.{extension}"),
+            // Appended rows stand beside those of other pipelines.
+            false => format!("part-{}-{interval}.{extension}", self.identity),
+        })
+    }
+}
+
 impl FilesSink {
     pub(super) fn open(spec: &DatasetSpec, target: &SinkTarget, env: &Environment) -> Result<FilesSink> {
+        FilesSink::at(Location::parse(spec.settings.text("path").unwrap_or_default(), env)?, spec, target)
+    }
+
+    pub(super) fn at(location: Location, spec: &DatasetSpec, target: &SinkTarget) -> Result<FilesSink> {
         let interval = match &target.mode {
             WriteMode::Upsert { .. } => {
                 let message = format!("files cannot be upserted, and `{}` is written by key", spec.name);
@@ -104,7 +111,6 @@ impl FilesSink {
             WriteMode::Replace { .. } | WriteMode::Append => target.interval,
         };
         let encoding = Encoding::of(spec)?;
-        let location = Location::parse(spec.settings.text("path").unwrap_or_default(), env)?;
         let identity = format!("{}-{}", plain(&target.pipeline), plain(&target.sink));
         refuse_file(&location)?;
         let staging = match &location.root {
@@ -145,7 +151,9 @@ impl FilesSink {
             format.encoder(SchemaRef::clone(&schema))?;
         }
         let (folder, shown) = (location.root, location.shown);
-        let target = Target { folder, shown, staging, identity, interval, encoding, schema, kept, partitions };
+        let replaces = matches!(target.mode, WriteMode::Replace { .. });
+        let target =
+            Target { folder, shown, staging, identity, interval, replaces, encoding, schema, kept, partitions };
         Ok(FilesSink { target: Arc::new(target) })
     }
 }
@@ -213,185 +221,6 @@ impl Sink for FilesSink {
             Some(_) => "exactly-once: one file for an interval, replaced at once".to_owned(),
             None => "exactly-once: files are staged, then published under a name of the epoch".to_owned(),
         }
-    }
-}
-
-/// Stages the rows of one lane.
-struct FilesWriter {
-    target: Arc<Target>,
-    lane: usize,
-    rows: Option<RowConverter>,
-    /// The open files by the values of their partition columns.
-    open: HashMap<OwnedRow, (String, StagedFile)>,
-    /// The open file when there are no partitions.
-    single: Option<StagedFile>,
-    /// Finished files of this epoch with their partition's folder.
-    finished: Vec<(String, Finished)>,
-    /// How many files this epoch has begun.
-    begun: usize,
-}
-
-impl FilesWriter {
-    fn new(target: Arc<Target>, lane: usize) -> FilesWriter {
-        FilesWriter { target, lane, rows: None, open: HashMap::new(), single: None, finished: Vec::new(), begun: 0 }
-    }
-
-    fn staging(&self) -> PathBuf {
-        match self.target.interval {
-            Some(interval) => self.target.staging.join(interval_name(interval)),
-            None => self.target.staging.clone(),
-        }
-    }
-
-    fn begin(&mut self) -> Result<StagedFile> {
-        let staging = self.staging();
-        create_folder(&staging)?;
-        let path = staging.join(format!("open-{}-{}", self.lane, self.begun));
-        self.begun += 1;
-        StagedFile::create(path, &self.target.encoding, &self.target.schema)
-    }
-
-    fn write_partitions(&mut self, rows: &RecordBatch) -> Result<()> {
-        let internal = |e: arrow::error::ArrowError| Error::internal("cannot part rows by partition").because(e);
-        let target = Arc::clone(&self.target);
-        let keys: Vec<_> = target.partitions.iter().map(|(place, _)| Arc::clone(rows.column(*place))).collect();
-        let converter = match &mut self.rows {
-            Some(converter) => converter,
-            none => none.insert(
-                RowConverter::new(keys.iter().map(|key| SortField::new(key.data_type().clone())).collect())
-                    .map_err(internal)?,
-            ),
-        };
-        let key_rows = converter.convert_columns(&keys).map_err(internal)?;
-        let mut members: HashMap<OwnedRow, Vec<u32>> = HashMap::new();
-        let mut order: Vec<OwnedRow> = Vec::new();
-        for (n, key) in (0_u32..).zip(key_rows.iter()) {
-            match members.entry(key.owned()) {
-                Entry::Occupied(mut some) => some.get_mut().push(n),
-                Entry::Vacant(none) => {
-                    order.push(none.key().clone());
-                    none.insert(vec![n]);
-                }
-            }
-        }
-        let inside = match &target.kept {
-            Some(kept) => rows.project(kept).map_err(internal)?,
-            None => rows.clone(),
-        };
-        for key in order {
-            let Some(numbers) = members.remove(&key) else { continue };
-            let first = numbers.first().copied().unwrap_or_default() as usize;
-            let part = if numbers.len() == rows.num_rows() {
-                inside.clone()
-            } else {
-                take_record_batch(&inside, &UInt32Array::from(numbers)).map_err(internal)?
-            };
-            self.write_partition(key, rows, first, &part)?;
-        }
-        Ok(())
-    }
-
-    fn write_partition(&mut self, key: OwnedRow, rows: &RecordBatch, first: usize, part: &RecordBatch) -> Result<()> {
-        if let Some((_, file)) = self.open.get_mut(&key) {
-            return file.write(part);
-        }
-        let waiting: usize = self.open.values().map(|(_, file)| file.waiting()).sum();
-        if self.open.len() >= OPEN_FILES || waiting > WAITING {
-            self.finish_open()?;
-        }
-        let mut file = self.begin()?;
-        file.write(part)?;
-        self.open.insert(key, (folder_of(&self.target.partitions, rows, first)?, file));
-        Ok(())
-    }
-
-    fn finish_open(&mut self) -> Result<()> {
-        let mut files: Vec<(String, StagedFile)> = self.open.drain().map(|(_, file)| file).collect();
-        // The map's order differs from run to run; names must not.
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        for (folder, file) in files {
-            self.finished.push((folder, file.finish()?));
-        }
-        if let Some(file) = self.single.take() {
-            self.finished.push((String::new(), file.finish()?));
-        }
-        Ok(())
-    }
-}
-
-/// The folder of the partition that a row lies in, with a `/` at its end.
-fn folder_of(partitions: &[(usize, String)], rows: &RecordBatch, row: usize) -> Result<String> {
-    let mut folder = String::new();
-    for (place, name) in partitions {
-        let one = rows.column(*place).slice(row, 1);
-        let text = cast(&one, &DataType::Utf8).map_err(|e| {
-            let message = format!("`{name}` cannot name folders: {} has no text", one.data_type());
-            Error::new(Kind::Config, "C335", message).fact("partition by text, numbers or dates").because(e)
-        })?;
-        let text = text.as_any().downcast_ref::<StringArray>();
-        let value = text.filter(|text| text.is_valid(0)).map(|text| text.value(0));
-        folder.push_str(&hive::segment(name, value));
-        folder.push('/');
-    }
-    Ok(folder)
-}
-
-impl SinkWriter for FilesWriter {
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        if batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|weight| *weight != 1)) {
-            return Err(Error::internal("a retraction reached files, which are only appended to"));
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        if !self.target.partitions.is_empty() {
-            return self.write_partitions(&batch.rows);
-        }
-        let mut file = match self.single.take() {
-            Some(file) => file,
-            None => self.begin()?,
-        };
-        file.write(&batch.rows)?;
-        self.single = Some(file);
-        Ok(())
-    }
-
-    fn prepare(&mut self, epoch: Epoch) -> Result<Option<Committable>> {
-        self.finish_open()?;
-        self.begun = 0;
-        let staging = self.staging();
-        let extension = self.target.encoding.extension();
-        let mut files = Vec::with_capacity(self.finished.len());
-        for (n, (folder, file)) in self.finished.drain(..).enumerate() {
-            let staged = format!("{:010}-{}-{n}.{extension}", epoch.0, self.lane);
-            let path = staging.join(&staged);
-            fs::rename(&file.path, &path).map_err(|e| Error::io("rename to", path.display(), e))?;
-            let (staged, name) = match self.target.interval {
-                Some(interval) => {
-                    let name = interval_name(interval);
-                    (format!("{name}/{staged}"), format!("{name}.{extension}"))
-                }
-                None => {
-                    let more = if n == 0 { String::new() } else { format!("-{n}") };
-                    let name = format!(
-                        "{folder}part-{}-{:010}-{}{more}.{extension}",
-                        self.target.identity, epoch.0, self.lane
-                    );
-                    (staged, name)
-                }
-            };
-            files.push(PreparedFile { staged, name, rows: file.rows, bytes: file.bytes, header: file.header });
-        }
-        if files.is_empty() && self.target.interval.is_none() {
-            return Ok(None);
-        }
-        if !files.is_empty() {
-            sync_folder(&staging)?;
-        }
-        let prepared = Prepared { files, interval: self.target.interval };
-        let value =
-            serde_json::to_value(prepared).map_err(|e| Error::internal("a committable is no JSON").because(e))?;
-        Ok(Some(Committable(value)))
     }
 }
 

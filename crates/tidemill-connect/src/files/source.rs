@@ -106,8 +106,12 @@ impl<'a> SplitName<'a> {
 
 impl FilesSource {
     pub(super) fn open(spec: &DatasetSpec, env: &Environment) -> Result<FilesSource> {
+        FilesSource::at(Location::parse(spec.settings.text("path").unwrap_or_default(), env)?, spec)
+    }
+
+    pub(super) fn at(location: Location, spec: &DatasetSpec) -> Result<FilesSource> {
         Ok(FilesSource {
-            location: Location::parse(spec.settings.text("path").unwrap_or_default(), env)?,
+            location,
             encoding: Encoding::of(spec)?,
             bounded: spec.settings.is("bounded"),
             schema: SchemaRef::clone(&spec.schema),
