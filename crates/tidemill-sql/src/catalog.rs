@@ -123,7 +123,7 @@ impl Catalog {
     pub fn dataset(&self, name: &str) -> Result<&Dataset> {
         self.project.datasets.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.project.datasets.keys().map(String::as_str).collect();
-            unknown("P105", "table", name, &known)
+            unknown(Error::new(Kind::Plan, "P105", format!("no table `{name}`")), "tables", name, &known)
         })
     }
 
@@ -269,7 +269,15 @@ impl Registry {
                 specs.extend((formats.options)(&given.value)?);
             } else if !formats.columnar.contains(&given.value.as_str()) {
                 let known: Vec<&str> = formats.names.iter().chain(&formats.columnar).copied().collect();
-                return Err(at(unknown("C016", "format", &given.value, &known), given.value_place.as_ref()));
+                return Err(at(
+                    unknown(
+                        Error::new(Kind::Config, "C016", format!("no format `{}`", given.value)),
+                        "formats",
+                        &given.value,
+                        &known,
+                    ),
+                    given.value_place.as_ref(),
+                ));
             }
         }
         for common in DATASET_OPTIONS {
@@ -284,7 +292,10 @@ impl Registry {
 
     fn connector(&self, name: &str, place: Option<&Place>) -> Result<Arc<dyn Connector>> {
         let found = self.connectors.iter().find(|connector| connector.name() == name);
-        found.cloned().ok_or_else(|| at(unknown("C015", "connector", name, &self.connector_names()), place))
+        found.cloned().ok_or_else(|| {
+            let error = Error::new(Kind::Config, "C015", format!("no connector `{name}`"));
+            at(unknown(error, "connectors", name, &self.connector_names()), place)
+        })
     }
 
     fn connector_names(&self) -> Vec<&'static str> {
@@ -301,14 +312,13 @@ fn at(error: Error, place: Option<&Place>) -> Error {
     }
 }
 
-fn unknown(code: &'static str, what: &str, name: &str, known: &[&str]) -> Error {
-    let error =
-        Error::new(if code.starts_with('P') { Kind::Plan } else { Kind::Config }, code, format!("no {what} `{name}`"));
+/// An error about an unknown name, with the nearest one and all of them.
+fn unknown(error: Error, what: &str, name: &str, known: &[&str]) -> Error {
     let error = match nearest(name, known.iter().copied()) {
         Some(meant) => error.label(format!("did you mean `{meant}`?")),
         None => error,
     };
-    error.fact(format!("{what}s: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
+    error.fact(format!("{what}: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
 }
 
 /// What `write` needs and what it makes of the options that belong to one mode.
@@ -316,7 +326,7 @@ fn check_write(dataset: &Dataset, settings: &Settings, options: &Options) -> Res
     let mode = settings.text("write").unwrap_or("append");
     let given = |name: &str| options.given.get(name);
     if mode == "upsert" && dataset.primary_key.is_empty() {
-        let error = Error::new(Kind::Config, "P150", format!("`{}` cannot be upserted without a key", dataset.name))
+        let error = Error::new(Kind::Plan, "P152", format!("`{}` cannot be upserted without a key", dataset.name))
             .label("needs a PRIMARY KEY")
             .fact("declare it: CREATE TABLE name (PRIMARY KEY (id)) WITH (…), or write = 'append'");
         return Err(at(error, given("write").and_then(|given| given.value_place.as_ref())));
@@ -379,7 +389,7 @@ fn replace(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<Wr
 
 fn missing(column: &str, why: &str, output: &Schema) -> Error {
     let names: Vec<&str> = output.fields().iter().map(|field| field.name().as_str()).collect();
-    Error::new(Kind::Plan, "P150", format!("the query does not give the column `{column}`"))
+    Error::new(Kind::Plan, "P152", format!("the query does not give the column `{column}`"))
         .label(why)
         .fact(format!("columns of the query: {}", names.join(", ")))
 }

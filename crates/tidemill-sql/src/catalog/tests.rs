@@ -170,7 +170,7 @@ fn bad_options_are_refused_at_their_places() {
             "unknown `lake` option `header`",
             "^^^^^^",
         ),
-        ("(id BIGINT) WITH (connector = 'lake', path = 'p', write = 'upsert')", "error[P150]", "needs a PRIMARY KEY"),
+        ("(id BIGINT) WITH (connector = 'lake', path = 'p', write = 'upsert')", "error[P152]", "needs a PRIMARY KEY"),
         ("(id BIGINT) WITH (connector = 'lake', path = 'p', sequence = 'id')", "error[C023]", "write = 'upsert'"),
         (
             "(id BIGINT, PRIMARY KEY (id)) WITH (connector = 'lake', path = 'p', write = 'upsert', sequence = 'di')",
