@@ -1,0 +1,29 @@
+//! How SQL becomes a DataFusion `LogicalPlan`: types, functions, window relations and names, the same for both
+//! executors. Main type: [`Planner`].
+//!
+//! **Invariant:** a query means the same in every mode because every mode plans it here; nothing below decides what
+//! a function, a type or a window is.
+
+mod clock_functions;
+mod compile;
+mod insert;
+mod lineage;
+mod names;
+mod planner;
+mod size;
+mod state;
+mod tables;
+mod tumble;
+mod types;
+mod windows;
+
+pub use compile::{checked, compile, truths, values};
+pub use insert::{default_sequence, insert_columns, result_schema};
+pub use lineage::{Meaning, lineage, meaning_of};
+pub use names::Tables;
+pub use planner::{Planner, lift};
+pub use size::WindowSize;
+pub use state::session_state;
+pub use tables::{SchemaOnly, accepted_schema};
+pub use tumble::{TUMBLE_END, TUMBLE_START, WindowBounds};
+pub use types::sql_type;

@@ -1,0 +1,150 @@
+//! [`Groups`]: a hash table of groups with their accumulators.
+//!
+//! **Invariant:** group `i` is the `i`-th distinct key that was seen; taking states or results empties the table.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::GroupsAccumulatorAdapter;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+use super::spec::Aggregate;
+use crate::session::{truths, values};
+
+/// Groups and what was accumulated for each.
+pub(super) struct Groups {
+    /// `None` when there are no key columns: everything is one group.
+    keys: Option<Box<dyn GroupValues>>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    len: usize,
+    indices: Vec<usize>,
+}
+
+impl Groups {
+    /// An empty table.
+    pub(super) fn new(keys: &SchemaRef, aggregates: &[Aggregate]) -> Result<Groups> {
+        let keys = match keys.fields().is_empty() {
+            true => None,
+            false => Some(new_group_values(Arc::clone(keys), &GroupOrdering::None)?),
+        };
+        let accumulators = aggregates.iter().map(accumulator).collect::<Result<Vec<_>>>()?;
+        Ok(Groups { keys, accumulators, len: 0, indices: Vec::new() })
+    }
+
+    /// How many groups.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// About how many bytes. Not cheap: for now and then.
+    pub(super) fn bytes(&self) -> usize {
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
+        keys + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+
+    /// Adds input rows with these keys.
+    pub(super) fn update(&mut self, keys: &[ArrayRef], input: &RecordBatch, aggregates: &[Aggregate]) -> Result<()> {
+        self.intern(keys, input.num_rows())?;
+        for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
+            let args = aggregate.args.iter().map(|arg| values(arg, input)).collect::<Result<Vec<_>>>()?;
+            let filter = match &aggregate.filter {
+                None => None,
+                Some(filter) => Some(truths(filter, input)?),
+            };
+            accumulator.update_batch(&args, &self.indices, filter.as_ref(), self.len)?;
+        }
+        Ok(())
+    }
+
+    /// Adds states, as [`Groups::take_states`] gave them.
+    pub(super) fn merge(
+        &mut self,
+        keys: &[ArrayRef],
+        states: &[ArrayRef],
+        rows: usize,
+        aggregates: &[Aggregate],
+    ) -> Result<()> {
+        self.intern(keys, rows)?;
+        let mut from = 0;
+        for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
+            let states = &states[from..from + aggregate.states];
+            from += aggregate.states;
+            accumulator.merge_batch(states, &self.indices, self.len)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the one group without keys exists, though no row did.
+    pub(super) fn touch(&mut self, aggregates: &[Aggregate], input: &SchemaRef) -> Result<()> {
+        if self.keys.is_some() || self.len > 0 {
+            return Ok(());
+        }
+        self.len = 1;
+        self.indices.clear();
+        let states = RecordBatch::new_empty(Arc::clone(input));
+        let mut from = 0;
+        for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
+            let columns = &states.columns()[from..from + aggregate.states];
+            from += aggregate.states;
+            accumulator.merge_batch(columns, &self.indices, 1)?;
+        }
+        Ok(())
+    }
+
+    /// The keys and states of all groups, in the order of the groups.
+    pub(super) fn take_states(&mut self) -> Result<Vec<ArrayRef>> {
+        let mut columns = self.take_keys()?;
+        for accumulator in &mut self.accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        Ok(columns)
+    }
+
+    /// The keys and the results of all groups, in the order of the groups.
+    pub(super) fn take_results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let keys = self.take_keys()?;
+        let results =
+            self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect::<Result<_>>()?;
+        Ok((keys, results))
+    }
+
+    fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
+        self.len = 0;
+        let Some(keys) = &mut self.keys else { return Ok(Vec::new()) };
+        let taken = keys.emit(EmitTo::All)?;
+        keys.clear_shrink(0);
+        Ok(taken)
+    }
+
+    fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        match &mut self.keys {
+            Some(values) => {
+                values.intern(keys, &mut self.indices)?;
+                self.len = values.len();
+            }
+            None => {
+                self.indices.clear();
+                self.indices.resize(rows, 0);
+                self.len = self.len.max(usize::from(rows > 0));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn accumulator(aggregate: &Aggregate) -> Result<Box<dyn GroupsAccumulator>> {
+    let function = Arc::clone(&aggregate.function);
+    if function.groups_accumulator_supported() {
+        return function.create_groups_accumulator();
+    }
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+}
+
+/// Rows of a mask, for `filter`.
+pub(super) fn mask(keep: impl Iterator<Item = bool>) -> BooleanArray {
+    keep.map(Some).collect()
+}

@@ -1,0 +1,147 @@
+//! [`PartialFactory`]: the first half of a GROUP BY, on the lane where rows arrive.
+//!
+//! **Invariant:** at a barrier it is empty, so it has no state to store; before a watermark that closes a window
+//! passes, everything that it holds has been sent on.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use datafusion::error::DataFusionError;
+use tidemill_model::{Error, Place, Result, Watermark};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output};
+
+use super::groups::{Groups, mask};
+use super::spec::{GroupSpec, WindowBy};
+use crate::session::values;
+use crate::stream::transform::failed;
+
+/// How many groups are held before they are sent on: beyond it the table leaves the processor's caches.
+const MOST_GROUPS: usize = 32_768;
+/// How many bytes are held before they are sent on: sets of distinct values and sketches grow within few groups.
+const MOST_BYTES: usize = 32 << 20;
+/// Measuring the bytes costs, so it is done every so many batches.
+const MEASURE_EVERY: u32 = 16;
+
+/// Makes the first halves of a GROUP BY.
+#[derive(Debug)]
+pub(in crate::stream) struct PartialFactory {
+    pub(in crate::stream) spec: Arc<GroupSpec>,
+    pub(in crate::stream) text: String,
+    pub(in crate::stream) place: Place,
+}
+
+impl OperatorFactory for PartialFactory {
+    fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
+        let groups = Groups::new(&self.spec.key_schema(0), &self.spec.aggregates)
+            .map_err(|error| failed(&error, &self.place))?;
+        Ok(Box::new(Partial {
+            spec: Arc::clone(&self.spec),
+            place: self.place.clone(),
+            groups,
+            earliest_open: i64::MIN,
+            earliest_held: i64::MAX,
+            batches: 0,
+            late: 0,
+        }))
+    }
+
+    fn describe(&self) -> String {
+        self.text.clone()
+    }
+}
+
+struct Partial {
+    spec: Arc<GroupSpec>,
+    place: Place,
+    groups: Groups,
+    /// Windows that start before this are closed.
+    earliest_open: i64,
+    /// The earliest window that groups are held of.
+    earliest_held: i64,
+    batches: u32,
+    late: u64,
+}
+
+impl Partial {
+    fn take(&mut self, rows: RecordBatch) -> Result<(), DataFusionError> {
+        let spec = Arc::clone(&self.spec);
+        let mut rows = rows;
+        let mut keys: Vec<ArrayRef> = Vec::with_capacity(spec.keys.len() + 1);
+        if let Some(window) = &spec.window {
+            let mut starts = window.starts(&values(&window.column, &rows)?);
+            let least = arrow::compute::min(&starts).unwrap_or(i64::MAX);
+            if starts.null_count() > 0 || least < self.earliest_open {
+                (rows, starts) = self.without_late(&rows, window, &starts)?;
+            }
+            self.earliest_held = self.earliest_held.min(arrow::compute::min(&starts).unwrap_or(i64::MAX));
+            keys.push(Arc::new(starts));
+        }
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        for key in &spec.keys {
+            keys.push(values(key, &rows)?);
+        }
+        self.groups.update(&keys, &rows, &spec.aggregates)
+    }
+
+    /// The rows whose window is open, and the starts of their windows. Rows in no window are in no group.
+    fn without_late(
+        &mut self,
+        rows: &RecordBatch,
+        window: &WindowBy,
+        starts: &TimestampMicrosecondArray,
+    ) -> Result<(RecordBatch, TimestampMicrosecondArray), DataFusionError> {
+        let late = starts.iter().flatten().filter(|start| *start < self.earliest_open).count();
+        self.late += late as u64;
+        let keep = mask(starts.iter().map(|start| start.is_some_and(|start| start >= self.earliest_open)));
+        let rows = filter_record_batch(rows, &keep)?;
+        let starts = window.starts(&values(&window.column, &rows)?);
+        Ok((rows, starts))
+    }
+
+    fn send(&mut self, out: &mut Output) -> Result<()> {
+        self.earliest_held = i64::MAX;
+        if self.groups.len() == 0 {
+            return Ok(());
+        }
+        let columns = self.groups.take_states().map_err(|error| failed(&error, &self.place))?;
+        let rows = RecordBatch::try_new(Arc::clone(&self.spec.partial), columns)
+            .map_err(|e| Error::internal("partial groups do not make a batch").because(e))?;
+        out.push(Batch::inserts(rows));
+        Ok(())
+    }
+}
+
+impl Operator for Partial {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        if batch.weights.is_some() {
+            return Err(Error::internal("a GROUP BY was planned over rows that are taken back"));
+        }
+        self.take(batch.rows).map_err(|error| failed(&error, &self.place))?;
+        self.batches = self.batches.wrapping_add(1);
+        let full = self.groups.len() > MOST_GROUPS
+            || self.batches.is_multiple_of(MEASURE_EVERY) && self.groups.bytes() > MOST_BYTES;
+        if full { self.send(out) } else { Ok(()) }
+    }
+
+    fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let Some(window) = &spec.window else { return Ok(()) };
+        let time = window.time_at(watermark.0);
+        if !window.behind.is_empty() {
+            out.watermark = Some(Watermark(time));
+        }
+        self.earliest_open = self.earliest_open.max(window.size.earliest_open(time));
+        if self.earliest_held < self.earliest_open { self.send(out) } else { Ok(()) }
+    }
+
+    fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
+        self.send(out)
+    }
+
+    fn late_rows(&self) -> u64 {
+        self.late
+    }
+}

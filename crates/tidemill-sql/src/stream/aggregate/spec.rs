@@ -1,0 +1,170 @@
+//! [`GroupSpec`]: a GROUP BY, compiled.
+//!
+//! **Invariant:** a partial batch is `window_start`, the other keys, then the states of each aggregate; the same
+//! columns are what a final operator's state is stored as.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimestampMicrosecondType};
+use datafusion::common::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+
+use crate::session::WindowSize;
+
+/// What the operators of one GROUP BY share.
+#[derive(Debug)]
+pub(in crate::stream) struct GroupSpec {
+    /// The window in the key, if there is one.
+    pub(in crate::stream) window: Option<WindowBy>,
+    /// The other keys, over the input.
+    pub(in crate::stream) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// The aggregates, over the input.
+    pub(in crate::stream) aggregates: Vec<Aggregate>,
+    /// The columns between the operators.
+    pub(in crate::stream) partial: SchemaRef,
+    /// Where each column of the result comes from.
+    pub(in crate::stream) outputs: Vec<OutputColumn>,
+    /// The columns of the result.
+    pub(in crate::stream) schema: SchemaRef,
+}
+
+/// The window of a GROUP BY.
+#[derive(Debug)]
+pub(in crate::stream) struct WindowBy {
+    /// The column that tells it, over the input.
+    pub(in crate::stream) column: Arc<dyn PhysicalExpr>,
+    /// Whether that is the window's end rather than its start.
+    pub(in crate::stream) is_end: bool,
+    /// Its length.
+    pub(in crate::stream) size: WindowSize,
+    /// The windows whose starts the column's times are, innermost first: time is that far behind the watermark.
+    pub(in crate::stream) behind: Vec<WindowSize>,
+}
+
+/// One aggregate call.
+#[derive(Debug)]
+pub(in crate::stream) struct Aggregate {
+    /// The function.
+    pub(in crate::stream) function: Arc<AggregateFunctionExpr>,
+    /// Its arguments, over the input.
+    pub(in crate::stream) args: Vec<Arc<dyn PhysicalExpr>>,
+    /// Its FILTER.
+    pub(in crate::stream) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// How many columns its state has.
+    pub(in crate::stream) states: usize,
+}
+
+/// Where a column of the result comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::stream) enum OutputColumn {
+    /// The window's start.
+    Start,
+    /// The window's end.
+    End,
+    /// A key other than the window.
+    Key(usize),
+    /// An aggregate.
+    Aggregate(usize),
+}
+
+impl GroupSpec {
+    /// The columns between the operators, from the fields of the window and keys and the aggregates.
+    pub(in crate::stream) fn partial_schema(
+        window: Option<&DataType>,
+        keys: &[FieldRef],
+        aggregates: &[Aggregate],
+    ) -> Result<SchemaRef> {
+        let mut fields: Vec<FieldRef> = Vec::new();
+        fields.extend(window.map(|data_type| Arc::new(Field::new("window_start", data_type.clone(), false))));
+        fields.extend(
+            keys.iter()
+                .enumerate()
+                .map(|(i, key)| Arc::new(key.as_ref().clone().with_name(format!("key_{i}")).with_nullable(true))),
+        );
+        for (i, aggregate) in aggregates.iter().enumerate() {
+            for (j, state) in aggregate.function.state_fields()?.iter().enumerate() {
+                fields.push(Arc::new(state.as_ref().clone().with_name(format!("state_{i}_{j}")).with_nullable(true)));
+            }
+        }
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    /// How many key columns a partial batch begins with, the window's start among them.
+    pub(super) fn leading(&self) -> usize {
+        usize::from(self.window.is_some()) + self.keys.len()
+    }
+
+    /// The columns by which groups find their lane.
+    pub(in crate::stream) fn route(&self) -> Vec<usize> {
+        (0..self.leading()).collect()
+    }
+
+    /// The key fields of a partial batch from column `from` on.
+    pub(super) fn key_schema(&self, from: usize) -> SchemaRef {
+        let fields = self.partial.fields();
+        Arc::new(Schema::new(fields.get(from..self.leading()).map(<[FieldRef]>::to_vec).unwrap_or_default()))
+    }
+
+    /// Whatever must be equal for stored groups to be readable.
+    pub(super) fn fingerprint(&self) -> String {
+        let window = self.window.as_ref().map(|window| {
+            format!("{:?} end={} behind={:?} of {}", window.size, window.is_end, window.behind, window.column)
+        });
+        let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+        let aggregates: Vec<String> = self
+            .aggregates
+            .iter()
+            .map(|aggregate| {
+                let args: Vec<String> = aggregate.args.iter().map(ToString::to_string).collect();
+                let filter = aggregate.filter.as_ref().map(|filter| filter.to_string());
+                let function = &aggregate.function;
+                format!("{}({args:?}) distinct={} filter={filter:?}", function.fun().name(), function.is_distinct())
+            })
+            .collect();
+        let fields: Vec<String> =
+            self.partial.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+        format!("window {window:?}; keys {keys:?}; aggregates {aggregates:?}; state {fields:?}")
+    }
+
+    /// The result columns of one window's groups.
+    pub(super) fn assemble(&self, start: i64, keys: &[ArrayRef], results: &[ArrayRef], rows: usize) -> Vec<ArrayRef> {
+        let constant = |at: i64, field: &Field| -> ArrayRef {
+            let zone = match field.data_type() {
+                DataType::Timestamp(_, zone) => zone.clone(),
+                _ => None,
+            };
+            Arc::new(TimestampMicrosecondArray::from_value(at, rows).with_timezone_opt(zone))
+        };
+        let end = || self.window.as_ref().map_or(start, |window| window.size.end_of(start));
+        let columns = self.outputs.iter().zip(self.schema.fields());
+        columns
+            .map(|(output, field)| match *output {
+                OutputColumn::Start => constant(start, field),
+                OutputColumn::End => constant(end(), field),
+                OutputColumn::Key(key) => Arc::clone(&keys[key]),
+                OutputColumn::Aggregate(aggregate) => Arc::clone(&results[aggregate]),
+            })
+            .collect()
+    }
+}
+
+impl WindowBy {
+    /// The start of each row's window, from the column that tells it.
+    pub(super) fn starts(&self, told: &ArrayRef) -> TimestampMicrosecondArray {
+        let told = told.as_primitive::<TimestampMicrosecondType>();
+        if !self.is_end {
+            return told.clone();
+        }
+        let zone = told.timezone().map(Arc::from);
+        let start = |end: i64| self.size.window_of(end.saturating_sub(1)).map(|(start, _)| start);
+        let starts: TimestampMicrosecondArray = told.iter().map(|end| end.and_then(start)).collect();
+        starts.with_timezone_opt(zone)
+    }
+
+    /// The watermark of the column's times, given that of the rows.
+    pub(super) fn time_at(&self, watermark: i64) -> i64 {
+        self.behind.iter().fold(watermark, |watermark, window| window.earliest_open(watermark))
+    }
+}

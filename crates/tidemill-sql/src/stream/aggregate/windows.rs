@@ -1,0 +1,139 @@
+//! [`Window`]: the groups of one window in a final operator.
+//!
+//! **Invariant:** a window is either live (a table that takes rows) or frozen (a batch of states, shared with whoever
+//! stores it); freezing and thawing changes no result. Accumulators give up their state when asked for it, so there is
+//! no other way to look at a window and go on with it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use datafusion::common::Result;
+
+use super::groups::Groups;
+use super::spec::GroupSpec;
+
+/// The groups of one window, or all groups where there is no window.
+pub(super) struct Window {
+    table: Table,
+    /// Rows came since [`Window::settle`].
+    pub(super) changed: bool,
+    /// The stored state is older than this one.
+    pub(super) unsaved: bool,
+    /// What was emitted last, where changes are emitted.
+    pub(super) emitted: Emitted,
+}
+
+enum Table {
+    Live(Box<Groups>),
+    Frozen(RecordBatch),
+}
+
+/// The results that stand downstream.
+pub(super) enum Emitted {
+    /// None yet.
+    Nothing,
+    /// These.
+    Rows(RecordBatch),
+    /// Those of these states: restored, not yet computed.
+    Of(RecordBatch),
+}
+
+impl Window {
+    pub(super) fn new(spec: &GroupSpec) -> Result<Window> {
+        let groups = Groups::new(&spec.key_schema(usize::from(spec.window.is_some())), &spec.aggregates)?;
+        Ok(Window { table: Table::Live(Box::new(groups)), changed: false, unsaved: false, emitted: Emitted::Nothing })
+    }
+
+    /// The window as it was stored.
+    pub(super) fn restored(states: RecordBatch) -> Window {
+        let emitted = Emitted::Of(states.clone());
+        Window { table: Table::Frozen(states), changed: false, unsaved: true, emitted }
+    }
+
+    /// Adds partial groups; all rows are of this window.
+    pub(super) fn merge(&mut self, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
+        merge(self.thaw(spec)?, spec, partial)?;
+        self.changed = true;
+        self.unsaved = true;
+        Ok(())
+    }
+
+    /// Makes sure that a GROUP BY without keys has its one group.
+    pub(super) fn touch(&mut self, spec: &GroupSpec) -> Result<()> {
+        let Table::Live(groups) = &mut self.table else { return Ok(()) };
+        if groups.len() == 0 {
+            groups.touch(&spec.aggregates, &spec.partial)?;
+            self.changed = true;
+            self.unsaved = true;
+        }
+        Ok(())
+    }
+
+    /// The states of all groups; the window stays as it is.
+    pub(super) fn freeze(&mut self, spec: &GroupSpec, start: i64) -> Result<RecordBatch> {
+        match &mut self.table {
+            Table::Frozen(states) => Ok(states.clone()),
+            Table::Live(groups) => {
+                let rows = groups.len();
+                let mut columns: Vec<ArrayRef> = Vec::with_capacity(spec.partial.fields().len());
+                columns.extend(spec.window.as_ref().map(|_| start_column(spec, start, rows)));
+                columns.extend(groups.take_states()?);
+                let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                let states = RecordBatch::try_new_with_options(Arc::clone(&spec.partial), columns, &options)?;
+                self.table = Table::Frozen(states.clone());
+                Ok(states)
+            }
+        }
+    }
+
+    /// The results of all groups; the window is gone after this.
+    pub(super) fn finish(mut self, spec: &GroupSpec, start: i64) -> Result<RecordBatch> {
+        let groups = self.thaw(spec)?;
+        results(groups, spec, start)
+    }
+
+    fn thaw(&mut self, spec: &GroupSpec) -> Result<&mut Groups> {
+        if let Table::Frozen(states) = &self.table {
+            self.table = Table::Live(Box::new(thawed(spec, states)?));
+        }
+        match &mut self.table {
+            Table::Live(groups) => Ok(groups),
+            Table::Frozen(_) => datafusion::common::internal_err!("a window did not thaw"),
+        }
+    }
+}
+
+fn start_column(spec: &GroupSpec, start: i64, rows: usize) -> ArrayRef {
+    let zone = match spec.partial.field(0).data_type() {
+        arrow::datatypes::DataType::Timestamp(_, zone) => zone.clone(),
+        _ => None,
+    };
+    Arc::new(arrow::array::TimestampMicrosecondArray::from_value(start, rows).with_timezone_opt(zone))
+}
+
+fn merge(groups: &mut Groups, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
+    let (leading, columns) = (spec.leading(), partial.columns());
+    let keys = &columns[usize::from(spec.window.is_some())..leading];
+    groups.merge(keys, &columns[leading..], partial.num_rows(), &spec.aggregates)
+}
+
+/// A table of these states; group `i` is row `i`.
+fn thawed(spec: &GroupSpec, states: &RecordBatch) -> Result<Groups> {
+    let mut groups = Groups::new(&spec.key_schema(usize::from(spec.window.is_some())), &spec.aggregates)?;
+    merge(&mut groups, spec, states)?;
+    Ok(groups)
+}
+
+/// The results of these states, row by row. Always computed from states, never from a table that also took rows, so
+/// that a restored window gives the same bits as one that lived on.
+pub(super) fn results_of(spec: &GroupSpec, start: i64, states: &RecordBatch) -> Result<RecordBatch> {
+    results(&mut thawed(spec, states)?, spec, start)
+}
+
+fn results(groups: &mut Groups, spec: &GroupSpec, start: i64) -> Result<RecordBatch> {
+    let rows = groups.len();
+    let (keys, results) = groups.take_results()?;
+    let columns = spec.assemble(start, &keys, &results, rows);
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?)
+}

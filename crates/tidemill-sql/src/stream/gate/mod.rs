@@ -1,0 +1,171 @@
+//! [`GateRules`]: which rows of a dataset are accepted, for both executors.
+//!
+//! **Invariant:** the fate of a row depends on the row and the declaration alone, so every mode refuses the same rows
+//! for the same reason; a row has one fate, that of the first rule it breaks: NOT NULL, CHECKs, event time, start.
+
+mod row_gate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::{Column, DFSchema};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::Expr;
+use tidemill_model::{Error, Place, Result, Timestamp};
+use tidemill_runtime::Gate;
+
+use crate::language::{Dataset, Project, Violation};
+use crate::session::{Planner, SchemaOnly, Tables, checked, lift};
+use row_gate::{RowGate, Rule, Test};
+
+/// The rules of one dataset.
+#[derive(Debug, Clone)]
+pub struct GateRules {
+    dataset: String,
+    place: Place,
+    schema: SchemaRef,
+    not_null: Vec<String>,
+    checks: Vec<CheckRule>,
+    event_time: Option<String>,
+    start: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+struct CheckRule {
+    name: String,
+    text: String,
+    condition: Expr,
+    columns: Vec<String>,
+    policy: Violation,
+    place: Place,
+}
+
+/// A condition reads columns of its own row only.
+struct NoTables;
+
+impl Tables for NoTables {
+    fn dataset(&self, dataset: &Dataset) -> Result<std::sync::Arc<dyn datafusion::logical_expr::TableSource>> {
+        Ok(std::sync::Arc::new(SchemaOnly(std::sync::Arc::clone(&dataset.schema))))
+    }
+}
+
+impl GateRules {
+    /// The rules of a dataset whose columns are `schema`, in a pipeline that begins at `start`.
+    ///
+    /// # Errors
+    /// Plan, when a CHECK cannot be planned over the columns.
+    pub fn new(
+        project: &Project,
+        state: &SessionState,
+        dataset: &Dataset,
+        schema: &SchemaRef,
+        start: Option<Timestamp>,
+    ) -> Result<GateRules> {
+        let nullable = nullable(schema);
+        let planned = DFSchema::try_from(nullable.as_ref().clone()).map_err(|e| lift(&e, &dataset.place))?;
+        let planner = Planner::new(project, state, &NoTables);
+        let mut errors = Vec::new();
+        let mut checks = Vec::new();
+        for check in &dataset.checks {
+            match planner.expression(&check.condition, &planned, &check.place) {
+                Ok(condition) => checks.push(CheckRule {
+                    name: check.name.clone(),
+                    text: check.condition.to_string(),
+                    columns: columns_of(&condition),
+                    condition,
+                    policy: check.policy,
+                    place: check.place.clone(),
+                }),
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(error) = Error::all(errors) {
+            return Err(error);
+        }
+        let event_time = dataset.watermark.as_ref().map(|clause| clause.column.clone());
+        let not_null = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().clone());
+        let not_null = not_null.filter(|name| Some(name) != event_time.as_ref()).collect();
+        let (dataset, place) = (dataset.name.clone(), dataset.place.clone());
+        Ok(GateRules { dataset, place, schema: nullable, not_null, checks, event_time, start })
+    }
+
+    /// The columns that the rules look at, in the dataset's order; they must be decoded.
+    #[must_use]
+    pub fn judged(&self) -> Vec<String> {
+        let checked = self.checks.iter().flat_map(|check| &check.columns);
+        let all: BTreeSet<&String> = self.not_null.iter().chain(&self.event_time).chain(checked).collect();
+        let in_order = self.schema.fields().iter().map(|field| field.name());
+        in_order.filter(|name| all.contains(name)).cloned().collect()
+    }
+
+    /// What a decoder must produce so that the gate can judge and let `wanted` through: both, in the dataset's order,
+    /// all of them nullable because refusing NULL is the gate's business.
+    #[must_use]
+    pub fn decoded(&self, wanted: &[String]) -> SchemaRef {
+        let judged = self.judged();
+        let fields = self.schema.fields().iter();
+        let kept = fields.filter(|field| wanted.contains(field.name()) || judged.contains(field.name()));
+        SchemaRef::new(Schema::new(kept.cloned().collect::<Vec<_>>()))
+    }
+
+    /// A gate for batches of `decoded` that lets the columns of `accepted` through.
+    ///
+    /// # Errors
+    /// Internal, when a column is not there; Plan, when a condition cannot be evaluated.
+    pub fn gate(&self, state: &SessionState, decoded: &SchemaRef, accepted: &SchemaRef) -> Result<Box<dyn Gate>> {
+        let index = |name: &str| {
+            decoded
+                .index_of(name)
+                .map_err(|e| Error::internal(format!("the column {name} of `{}` is not read", self.dataset)).because(e))
+        };
+        let mut rules = Vec::new();
+        for name in &self.not_null {
+            let test = Test::NotNull { column: index(name)? };
+            rules.push(Rule {
+                test,
+                reason: format!("{name} null"),
+                detail: format!("{name} is NULL, declared NOT NULL"),
+                policy: Violation::DeadLetter,
+            });
+        }
+        let planned = DFSchema::try_from(decoded.as_ref().clone()).map_err(|e| lift(&e, &self.place))?;
+        for check in &self.checks {
+            let condition = state
+                .create_physical_expr(check.condition.clone(), &planned)
+                .and_then(checked)
+                .map_err(|e| lift(&e, &check.place))?;
+            let mut columns = Vec::new();
+            for name in &check.columns {
+                columns.push((name.clone(), index(name)?));
+            }
+            rules.push(Rule {
+                test: Test::Holds { condition, columns },
+                reason: format!("{} violated", check.name),
+                detail: format!("CHECK ({})", check.text),
+                policy: check.policy,
+            });
+        }
+        let event_time = self.event_time.as_deref().map(index).transpose()?;
+        if let (Some(column), Some(name)) = (event_time, &self.event_time) {
+            let (reason, detail) = ("no event time".to_owned(), format!("{name} is NULL"));
+            rules.push(Rule { test: Test::NotNull { column }, reason, detail, policy: Violation::DeadLetter });
+        }
+        let output: Vec<usize> =
+            accepted.fields().iter().map(|field| index(field.name())).collect::<Result<Vec<usize>>>()?;
+        Ok(Box::new(RowGate::new(self.dataset.clone(), rules, event_time, self.start, output, accepted)))
+    }
+}
+
+/// The same columns, each of which may be NULL.
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    SchemaRef::new(Schema::new(fields))
+}
+
+fn columns_of(condition: &Expr) -> Vec<String> {
+    let names: BTreeSet<String> =
+        condition.column_refs().into_iter().map(|column: &Column| column.name.clone()).collect();
+    names.into_iter().collect()
+}

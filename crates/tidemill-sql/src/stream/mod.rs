@@ -1,0 +1,14 @@
+//! Queries as dataflows: [`plan_stream`] turns a pipeline into a graph of the operators in this folder.
+//!
+//! **Invariant:** an operator's output depends on its rows and watermarks alone, not on how they were cut into
+//! batches, epochs or lanes.
+
+mod aggregate;
+mod gate;
+mod lookup;
+mod plan;
+mod transform;
+mod view;
+
+pub use gate::GateRules;
+pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, plan_stream};

@@ -1,0 +1,222 @@
+//! [`Builder`]: walks the plans of a pipeline's statements and adds their nodes to one graph.
+//!
+//! **Invariant:** nodes are added inputs first, so the graph is in topological order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
+use tidemill_model::{Error, Kind, Place, Result};
+use tidemill_runtime::{Graph, NodeId, NodeKind, OperatorFactory, Route};
+
+use super::pending::{Stream, columns};
+use super::refuse::at_word;
+use super::sources::Placed;
+use super::statement::{Statement, Target};
+use super::{OpenTable, SinkPlan, StreamPlan, ViewPlan, fingerprint};
+use crate::catalog::{Catalog, Side};
+use crate::language::Pipeline;
+use crate::session::{Meaning, lift, lineage};
+use crate::stream::aggregate::Emission;
+use crate::stream::transform::TransformFactory;
+
+/// A graph while it grows.
+pub(super) struct Builder<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) side: Side,
+    pub(super) state: &'a SessionState,
+    pub(super) open: &'a OpenTable,
+    pub(super) graph: Graph,
+    pub(super) sources: BTreeMap<String, Placed>,
+    pub(super) views: Vec<ViewPlan>,
+    pub(super) sinks: Vec<SinkPlan>,
+    pub(super) notes: Vec<String>,
+}
+
+/// What is being walked: the statement, and when its results go out.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'s> {
+    pub(super) statement: &'s Statement,
+    pub(super) emission: Emission,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        catalog: &'a Catalog,
+        pipeline: &'a Pipeline,
+        side: Side,
+        state: &'a SessionState,
+        open: &'a OpenTable,
+    ) -> Builder<'a> {
+        Builder {
+            catalog,
+            pipeline,
+            side,
+            state,
+            open,
+            graph: Graph::default(),
+            sources: BTreeMap::new(),
+            views: Vec::new(),
+            sinks: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds the nodes of a statement.
+    pub(super) fn add_statement(&mut self, statement: &Statement) -> Result<()> {
+        self.notes.extend(statement.notes.iter().cloned());
+        let emission = match &statement.target {
+            Target::Sink(_) => Emission::Once,
+            Target::View(_) => Emission::Changes,
+        };
+        let stream = self.walk(&statement.plan, Walk { statement, emission })?;
+        match &statement.target {
+            Target::Sink(insert) => self.add_sink(statement, insert, stream),
+            Target::View(view) => self.add_view(statement, view, stream),
+        }
+    }
+
+    pub(super) fn finish(self) -> StreamPlan {
+        let fingerprint = fingerprint(&self.graph);
+        StreamPlan { graph: self.graph, views: self.views, sinks: self.sinks, fingerprint, notes: self.notes }
+    }
+
+    /// The rows of a plan.
+    pub(super) fn walk(&mut self, plan: &LogicalPlan, walk: Walk<'_>) -> Result<Stream> {
+        let place = &walk.statement.place;
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let mut stream = self.scan(scan)?;
+                let schema = Arc::clone(&scan.projected_schema);
+                if schema.fields() != stream.schema().fields() {
+                    stream.project(columns(&schema), schema);
+                }
+                Ok(stream)
+            }
+            LogicalPlan::Projection(node) => {
+                let mut stream = self.walk(&node.input, walk)?;
+                stream.project(node.expr.clone(), Arc::clone(&node.schema));
+                Ok(stream)
+            }
+            LogicalPlan::Filter(node) => {
+                let mut stream = self.walk(&node.input, walk)?;
+                stream.filter(node.predicate.clone());
+                Ok(stream)
+            }
+            LogicalPlan::SubqueryAlias(node) => {
+                let mut stream = self.walk(&node.input, walk)?;
+                stream.rename(Arc::clone(&node.schema));
+                Ok(stream)
+            }
+            LogicalPlan::Union(node) => self.union(plan, &node.inputs, walk),
+            LogicalPlan::Aggregate(node) => self.aggregate(plan, node, walk),
+            LogicalPlan::Distinct(Distinct::All(_)) => Err(not_yet(place, "distinct", "DISTINCT here")),
+            LogicalPlan::Distinct(Distinct::On(_)) => Err(not_yet(place, "on", "DISTINCT ON")
+                .fact("min and max by GROUP BY in a window choose one value of each column")),
+            LogicalPlan::Join(join) => self.join(plan, join, walk),
+            LogicalPlan::Sort(_) => Err(not_yet(place, "order", "ORDER BY inside a query")
+                .fact("rows of a stream have no order; sort when you read the result")),
+            LogicalPlan::Limit(_) => {
+                Err(not_yet(place, "limit", "LIMIT").fact("rows of a stream never end; limit when you read the result"))
+            }
+            LogicalPlan::Window(_) => {
+                Err(not_yet(place, "over", "OVER (…)").fact("TUMBLE with GROUP BY is; or use OVER in an interval run"))
+            }
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+                Err(Error::new(Kind::Plan, "P138", "this query reads no dataset, so it has nothing to wait for")
+                    .at(place)
+                    .fact("read a table in FROM; constants can be joined to it"))
+            }
+            LogicalPlan::Unnest(_) => Err(not_yet(place, "unnest", "UNNEST")),
+            LogicalPlan::RecursiveQuery(_) => Err(not_yet(place, "recursive", "WITH RECURSIVE")),
+            other => Err(not_yet(place, "select", &format!("the step {}", other.display()))),
+        }
+    }
+
+    fn union(&mut self, plan: &LogicalPlan, inputs: &[Arc<LogicalPlan>], walk: Walk<'_>) -> Result<Stream> {
+        let schema = Arc::clone(plan.schema());
+        let mut nodes = Vec::with_capacity(inputs.len());
+        let mut changes = false;
+        for input in inputs {
+            let mut stream = self.walk(input, walk)?;
+            if stream.schema().fields() != schema.fields() {
+                stream.project(columns(stream.schema()), Arc::clone(&schema));
+            }
+            changes |= stream.changes;
+            nodes.push(self.place(&stream, walk.statement)?);
+        }
+        let text = format!("union of {}", nodes.len());
+        let steps = Arc::from(Vec::new());
+        let factory = TransformFactory { steps, text, place: walk.statement.place.clone() };
+        let union = self.add_operator(walk.statement, "union", Arc::new(factory));
+        for (input, node) in nodes.into_iter().enumerate() {
+            self.graph.connect(node, union, input, Route::Forward);
+        }
+        Ok(Stream::of(union, schema, changes))
+    }
+
+    /// The node whose output is the stream after its pending steps.
+    pub(super) fn place(&mut self, stream: &Stream, statement: &Statement) -> Result<NodeId> {
+        if stream.is_plain() {
+            return Ok(stream.node);
+        }
+        let (steps, text) = stream.compiled().map_err(|error| uncompiled(&error, &statement.place))?;
+        let factory = TransformFactory { steps: steps.into(), text, place: statement.place.clone() };
+        let node = self.add_operator(statement, "select", Arc::new(factory));
+        self.graph.connect(stream.node, node, 0, Route::Forward);
+        Ok(node)
+    }
+
+    /// Adds an operator under a name that begins with the statement's.
+    pub(super) fn add_operator(
+        &mut self,
+        statement: &Statement,
+        kind: &str,
+        factory: Arc<dyn OperatorFactory>,
+    ) -> NodeId {
+        let base = format!("{}.{kind}", statement.name);
+        let mut name = base.clone();
+        let mut number = 1;
+        while self.graph.nodes.iter().any(|node| node.name == name) {
+            number += 1;
+            name = format!("{base}{number}");
+        }
+        self.graph.add(name, NodeKind::Operator(factory))
+    }
+
+    /// What the columns of a plan say about time.
+    pub(super) fn meanings(&self, plan: &LogicalPlan) -> Vec<Meaning> {
+        let project = self.catalog.project();
+        lineage(plan, &|name| Some(project.datasets.get(name)?.watermark.as_ref()?.column.clone()))
+    }
+}
+
+/// A construct that streams do not have yet.
+pub(super) fn not_yet(place: &Place, word: &str, what: &str) -> Error {
+    let at = at_word(place, word).unwrap_or_else(|| place.clone());
+    Error::new(Kind::Plan, "P130", format!("{what} is not available in a stream yet")).at(&at)
+}
+
+/// An expression that cannot be evaluated row by row.
+pub(super) fn uncompiled(error: &datafusion::error::DataFusionError, place: &Place) -> Error {
+    lift(error, place)
+}
+
+/// Whether an expression holds a subquery that optimisation could not turn into a join.
+pub(super) fn has_subquery(expr: &Expr) -> bool {
+    use datafusion::common::tree_node::TreeNode;
+    expr.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_))))
+        .unwrap_or(true)
+}
+
+/// Words for a kind of join.
+pub(super) fn join_words(join_type: JoinType) -> &'static str {
+    match join_type {
+        JoinType::Inner => "JOIN",
+        JoinType::Left | JoinType::Right => "outer JOIN",
+        JoinType::Full => "FULL JOIN",
+        _ => "this kind of JOIN",
+    }
+}

@@ -1,0 +1,180 @@
+//! GROUP BY in a plan: two operators with an exchange between them.
+//!
+//! **Invariant:** a GROUP BY over a window is emitted once into a sink and as changes into a view; one without a
+//! window has no end and is never emitted into a sink.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::common::{Column, DFSchema};
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Aggregate as GroupBy, Expr, ExprSchemable, LogicalPlan};
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use tidemill_model::{Error, Kind, Result};
+use tidemill_runtime::Route;
+
+use super::build::{Builder, Walk, uncompiled};
+use super::pending::{Stream, arrow_schema};
+use super::refuse::at_word;
+use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
+use crate::stream::aggregate::{Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, WindowBy};
+
+/// How the columns of a GROUP BY's key are used.
+struct Keys {
+    /// The column that tells the window, its length, and what it is behind.
+    window: Option<(usize, bool, WindowSize, Vec<WindowSize>)>,
+    /// For each group expression what it becomes in the result.
+    outputs: Vec<OutputColumn>,
+    /// The group expressions that are keys beside the window.
+    plain: Vec<usize>,
+}
+
+impl Builder<'_> {
+    pub(super) fn aggregate(&mut self, plan: &LogicalPlan, node: &GroupBy, walk: Walk<'_>) -> Result<Stream> {
+        let place = &walk.statement.place;
+        if node.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+            return Err(super::build::not_yet(place, "group", "GROUPING SETS, CUBE and ROLLUP")
+                .fact("write one INSERT for each grouping"));
+        }
+        let meanings = self.meanings(&node.input);
+        let meanings: Vec<Meaning> =
+            node.group_expr.iter().map(|expr| meaning_of(expr, &node.input, &meanings)).collect();
+        let keys = Keys::of(&meanings);
+        if keys.window.is_none() && walk.emission == Emission::Once {
+            return Err(self.endless(node, walk));
+        }
+        let mut input = self.walk(&node.input, Walk { emission: Emission::Once, ..walk })?;
+        if input.changes {
+            return Err(super::build::not_yet(place, "group", "GROUP BY over results that change"));
+        }
+        let failed = |error: DataFusionError| uncompiled(&error, place);
+        input.prune(&needed(node, &keys)).map_err(failed)?;
+        let spec = Arc::new(spec(plan, node, &keys, input.schema()).map_err(failed)?);
+        let from = self.place(&input, walk.statement)?;
+        let text = words(node, &keys);
+        let partial =
+            PartialFactory { spec: Arc::clone(&spec), text: format!("pre-aggregate {text}"), place: place.clone() };
+        let partial = self.add_operator(walk.statement, "partial", Arc::new(partial));
+        self.graph.connect(from, partial, 0, Route::Forward);
+        let when = match (walk.emission, &keys.window) {
+            (Emission::Once, _) => "emitted once when a window closes",
+            (Emission::Changes, Some(_)) => "changes at each epoch, until a window closes",
+            (Emission::Changes, None) => "changes at each epoch",
+        };
+        let (emission, route) = (walk.emission, spec.route());
+        let last = FinalFactory { spec, emission, text: format!("aggregate {text}, {when}"), place: place.clone() };
+        let last = self.add_operator(walk.statement, "final", Arc::new(last));
+        self.graph.connect(partial, last, 0, Route::Hash(route));
+        Ok(Stream::of(last, Arc::clone(&node.schema), walk.emission == Emission::Changes))
+    }
+
+    /// A GROUP BY whose results are never final, into something that wants final results.
+    fn endless(&self, node: &GroupBy, walk: Walk<'_>) -> Error {
+        let place = &walk.statement.place;
+        let at = at_word(place, "group").or_else(|| at_word(place, "distinct")).unwrap_or_else(|| place.clone());
+        let timed = node.input.schema().fields().iter().any(|field| field.name() == "window_start");
+        let (message, label) = if timed {
+            (
+                "the windows of this GROUP BY never close",
+                "window_start and window_end are not in it, or of no event time",
+            )
+        } else {
+            ("this GROUP BY has no window, so its results are never final", "no window here")
+        };
+        Error::new(Kind::Plan, "P137", message)
+            .at(&at)
+            .label(label)
+            .fact("group by window_start, window_end of TUMBLE(table, time, INTERVAL '…'), where time has a WATERMARK")
+            .fact("or keep the running result in a CREATE MATERIALIZED VIEW")
+    }
+}
+
+impl Keys {
+    fn of(meanings: &[Meaning]) -> Keys {
+        let bounds = meanings.iter().enumerate().filter_map(|(at, meaning)| match meaning {
+            Meaning::Start { size, behind } => Some((at, false, *size, behind.clone())),
+            Meaning::End { size, behind } => Some((at, true, *size, behind.clone())),
+            Meaning::Plain | Meaning::Time { .. } => None,
+        });
+        // Of several windows the shortest closes first; its start says more than its end, which may fall away.
+        let window = bounds.min_by_key(|(_, is_end, size, _)| (*size, *is_end));
+        let mut outputs = Vec::with_capacity(meanings.len());
+        let mut plain = Vec::new();
+        for (at, meaning) in meanings.iter().enumerate() {
+            let output = match (meaning, &window) {
+                (Meaning::Start { size, behind }, Some((_, _, of, past))) if size == of && behind == past => {
+                    OutputColumn::Start
+                }
+                (Meaning::End { size, behind }, Some((_, _, of, past))) if size == of && behind == past => {
+                    OutputColumn::End
+                }
+                _ => {
+                    plain.push(at);
+                    OutputColumn::Key(plain.len() - 1)
+                }
+            };
+            outputs.push(output);
+        }
+        Keys { window, outputs, plain }
+    }
+}
+
+/// The columns of the input that the GROUP BY looks at.
+fn needed(node: &GroupBy, keys: &Keys) -> BTreeSet<Column> {
+    let window = keys.window.iter().map(|(at, ..)| *at);
+    let grouped = window.chain(keys.plain.iter().copied()).map(|at| &node.group_expr[at]);
+    grouped.chain(&node.aggr_expr).flat_map(Expr::column_refs).cloned().collect()
+}
+
+fn spec(plan: &LogicalPlan, node: &GroupBy, keys: &Keys, input: &DFSchema) -> Result<GroupSpec, DataFusionError> {
+    let mut aggregates = Vec::with_capacity(node.aggr_expr.len());
+    let arrow_input = arrow_schema(input);
+    for expr in &node.aggr_expr {
+        let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+        let lowered = LoweredAggregateBuilder::new(expr, input, &arrow_input, &props, &context).build()?;
+        let function = lowered.aggregate;
+        let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
+        let filter = lowered.filter.map(checked).transpose()?;
+        let states = function.state_fields()?.len();
+        aggregates.push(Aggregate { function, args, filter, states });
+    }
+    let window = match &keys.window {
+        None => None,
+        Some((at, is_end, size, behind)) => {
+            let column = compile(&node.group_expr[*at], input)?;
+            Some(WindowBy { column, is_end: *is_end, size: *size, behind: behind.clone() })
+        }
+    };
+    let window_type = match &keys.window {
+        None => None,
+        Some((at, ..)) => Some(node.group_expr[*at].get_type(input)?),
+    };
+    if let Some(other) = window_type.as_ref().filter(|t| !matches!(t, DataType::Timestamp(TimeUnit::Microsecond, _))) {
+        return datafusion::common::plan_err!("a window's bound is a {other}");
+    }
+    let mut key_exprs = Vec::with_capacity(keys.plain.len());
+    let mut fields = Vec::with_capacity(keys.plain.len());
+    for at in &keys.plain {
+        let expr = &node.group_expr[*at];
+        key_exprs.push(compile(expr, input)?);
+        fields.push(Arc::new(Field::new("", expr.get_type(input)?, true)));
+    }
+    let partial = GroupSpec::partial_schema(window_type.as_ref(), &fields, &aggregates)?;
+    let outputs = keys.outputs.iter().copied().chain((0..aggregates.len()).map(OutputColumn::Aggregate)).collect();
+    let schema = arrow_schema(plan.schema());
+    Ok(GroupSpec { window, keys: key_exprs, aggregates, partial, outputs, schema })
+}
+
+fn words(node: &GroupBy, keys: &Keys) -> String {
+    let mut by: Vec<String> = keys.window.iter().map(|(_, _, size, _)| format!("{size} windows")).collect();
+    by.extend(keys.plain.iter().map(|at| node.group_expr[*at].human_display().to_string()));
+    let of: Vec<String> = node.aggr_expr.iter().map(|expr| expr.human_display().to_string()).collect();
+    match (of.is_empty(), by.is_empty()) {
+        (true, _) => format!("distinct {}", by.join(", ")),
+        (false, true) => of.join(", "),
+        (false, false) => format!("{} by {}", of.join(", "), by.join(", ")),
+    }
+}

@@ -1,0 +1,185 @@
+//! Joins in a plan: a stream with a table that is looked up in.
+//!
+//! **Invariant:** one side of a join is read once, at the start of a run; it has no event time.
+
+use std::sync::{Arc, Mutex};
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, JoinType, NullEquality};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::logical_plan::TableScanBuilder;
+use datafusion::logical_expr::{Expr, Join, LogicalPlan};
+use tidemill_model::{Error, Kind, Place, Result};
+use tidemill_runtime::Route;
+
+use super::OpenTable;
+use super::build::{Builder, Walk, has_subquery, join_words, not_yet, uncompiled};
+use super::pending::{Stream, arrow_schema};
+use super::refuse::at_word;
+use crate::language::Project;
+use crate::session::{compile, lift};
+use crate::stream::lookup::{Keep, Load, LookupFactory, read_all};
+
+/// Which side of a join is looked up in: `Some(true)` the left one, `Some(false)` the right one; `None` when the join
+/// has no such side.
+pub(super) fn looked_up(join: &Join, project: &Project) -> Option<bool> {
+    let (left, right) = (has_event_time(&join.left, project), has_event_time(&join.right, project));
+    match join.join_type {
+        JoinType::Inner => match (left, right) {
+            (_, false) => Some(false),
+            (false, true) => Some(true),
+            (true, true) => None,
+        },
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => (!right).then_some(false),
+        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti => (!left).then_some(true),
+        _ => None,
+    }
+}
+
+/// Whether a plan reads a dataset with a WATERMARK.
+fn has_event_time(plan: &LogicalPlan, project: &Project) -> bool {
+    let mut found = false;
+    let visited = plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let dataset = project.datasets.get(scan.table_name.table());
+            found |= dataset.is_some_and(|dataset| dataset.watermark.is_some());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found || visited.is_err()
+}
+
+impl Builder<'_> {
+    pub(super) fn join(&mut self, plan: &LogicalPlan, join: &Join, walk: Walk<'_>) -> Result<Stream> {
+        let place = &walk.statement.place;
+        let Some(left_is_side) = looked_up(join, self.catalog.project()) else {
+            return Err(self.refused(join, place));
+        };
+        if join.null_aware {
+            return Err(not_yet(place, "not", "NOT IN (SELECT …)").fact("write NOT EXISTS (SELECT …)"));
+        }
+        if join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty() {
+            return Err(not_yet(place, "is", "IS NOT DISTINCT FROM in a join"));
+        }
+        let exprs = join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter);
+        if exprs.into_iter().any(has_subquery) {
+            return Err(not_yet(place, "join", "a subquery in a join's condition"));
+        }
+        let (stream_plan, side_plan) = if left_is_side { (&join.right, &join.left) } else { (&join.left, &join.right) };
+        let stream = self.walk(stream_plan, walk)?;
+        let factory = self.lookup(plan, join, left_is_side, stream.schema(), side_plan, walk)?;
+        let from = self.place(&stream, walk.statement)?;
+        self.notes.push(format!(
+            "{}: {} is read once when the run starts; later changes of it are not seen",
+            walk.statement.name,
+            tables(side_plan)
+        ));
+        let node = self.add_operator(walk.statement, "lookup", Arc::new(factory));
+        self.graph.connect(from, node, 0, Route::Forward);
+        Ok(Stream::of(node, Arc::clone(&join.schema), stream.changes))
+    }
+
+    fn lookup(
+        &self,
+        plan: &LogicalPlan,
+        join: &Join,
+        left_is_side: bool,
+        stream: &DFSchema,
+        side: &Arc<LogicalPlan>,
+        walk: Walk<'_>,
+    ) -> Result<LookupFactory> {
+        let place = &walk.statement.place;
+        let failed = |error: DataFusionError| uncompiled(&error, place);
+        let side_schema = side.schema();
+        let mut on = Vec::with_capacity(join.on.len());
+        for (left, right) in &join.on {
+            let (of_stream, of_side) = if left_is_side { (right, left) } else { (left, right) };
+            on.push((compile(of_stream, stream).map_err(failed)?, compile(of_side, side_schema).map_err(failed)?));
+        }
+        let pair = stream.join(side_schema).map_err(failed)?;
+        let residual = join.filter.as_ref().map(|filter| compile(filter, &pair)).transpose().map_err(failed)?;
+        let keep = match join.join_type {
+            JoinType::Inner => Keep::Matches,
+            JoinType::Left | JoinType::Right => Keep::MatchesOrNull,
+            JoinType::LeftSemi | JoinType::RightSemi => Keep::IfMatched,
+            _ => Keep::IfUnmatched,
+        };
+        let text = format!("look up {}{}", tables(side), condition(join));
+        Ok(LookupFactory {
+            keep,
+            on,
+            residual,
+            looked_up_first: left_is_side,
+            side: arrow_schema(side_schema),
+            pair: arrow_schema(&pair),
+            schema: arrow_schema(plan.schema()),
+            load: self.load(side, place),
+            table: Mutex::new(None),
+            text,
+            place: place.clone(),
+        })
+    }
+
+    /// Reads the looked-up side when a run starts.
+    fn load(&self, side: &Arc<LogicalPlan>, place: &Place) -> Load {
+        let (state, side, place) = (self.state.clone(), Arc::clone(side), place.clone());
+        let (open, project): (OpenTable, Arc<Project>) = (Arc::clone(self.open), Arc::clone(self.catalog.project()));
+        Arc::new(move || {
+            let opened = side.as_ref().clone().transform_up(|node| match node {
+                LogicalPlan::TableScan(scan) => {
+                    let name = scan.table_name.table().to_owned();
+                    let external = |error: Error| DataFusionError::External(Box::new(error));
+                    let dataset = project
+                        .datasets
+                        .get(&name)
+                        .ok_or_else(|| external(Error::internal(format!("the table `{name}` is gone"))))?;
+                    let source = open(dataset).map_err(external)?;
+                    let scan = TableScanBuilder::new(scan.table_name.clone(), source)
+                        .with_projection(scan.projection.clone())
+                        .with_filters(scan.filters.clone())
+                        .build()?;
+                    Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+                }
+                node => Ok(Transformed::no(node)),
+            });
+            let opened = opened.map_err(|error| lift(&error, &place))?;
+            read_all(state.clone(), opened.data, &place)
+        })
+    }
+
+    fn refused(&self, join: &Join, place: &Place) -> Error {
+        let project = self.catalog.project();
+        let both = has_event_time(&join.left, project) && has_event_time(&join.right, project);
+        let at = at_word(place, "join").unwrap_or_else(|| place.clone());
+        let kind = join_words(join.join_type);
+        if both {
+            return Error::new(Kind::Plan, "P130", format!("{kind} of two streams is not available yet"))
+                .at(&at)
+                .label("both sides have a WATERMARK")
+                .fact("look up in a table without WATERMARK, which is read once when the run starts")
+                .fact("or join in an interval run: tidemill run PIPELINE --interval START/PERIOD");
+        }
+        Error::new(Kind::Plan, "P130", format!("{kind} is not available in a stream yet"))
+            .at(&at)
+            .fact("a stream can be joined to a table by JOIN and LEFT JOIN, the stream on the left")
+    }
+}
+
+/// The names of the tables that a plan reads.
+fn tables(plan: &LogicalPlan) -> String {
+    let mut names: Vec<String> = Vec::new();
+    // Nothing in the closure fails.
+    let _ = plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.push(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if names.is_empty() { "constants".to_owned() } else { names.join(", ") }
+}
+
+fn condition(join: &Join) -> String {
+    let pair = |(left, right): &(Expr, Expr)| format!("{} = {}", left.human_display(), right.human_display());
+    let on: Vec<String> = join.on.iter().map(pair).collect();
+    if on.is_empty() { String::new() } else { format!(" on {}", on.join(" and ")) }
+}
