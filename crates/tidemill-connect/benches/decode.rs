@@ -31,8 +31,9 @@ fn schema(columns: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(fields.map(|(name, kind)| Field::new(name, kind, true)).collect::<Vec<_>>()))
 }
 
-/// The records of the benchmark's generator: one id in a thousand is null, currencies come in three spellings.
-fn orders(csv: bool) -> Vec<u8> {
+/// The records of the benchmark's generator: one id in a thousand is null, currencies come in three spellings. Where
+/// `shapeless`, the order of the fields changes at random, so that no record can be foretold from the one before.
+fn orders(csv: bool, shapeless: bool) -> Vec<u8> {
     let regions = ["us-east", "us-west", "eu-west", "eu-central", "ap-south", "ap-northeast", "sa-east", "af-south"];
     let currencies = ["USD", "EUR", "gbp", "Jpy", "INR", "brl"];
     let mut random = fastrand::Rng::with_seed(42);
@@ -50,14 +51,18 @@ fn orders(csv: bool) -> Vec<u8> {
         let millis = id * 8 + random.u64(0..8);
         let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60);
         let time = format!("2026-01-01T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis % 1000);
-        let written = if csv {
-            writeln!(out, "{order},{customer},{product},{amount:?},{currency},{region},{time}")
-        } else {
-            writeln!(
+        let written = match (csv, shapeless && random.bool()) {
+            (true, _) => writeln!(out, "{order},{customer},{product},{amount:?},{currency},{region},{time}"),
+            (false, false) => writeln!(
                 out,
                 "{{\"order_id\":{order},\"customer_id\":{customer},\"product_id\":{product},\"amount\":{amount:?},\
                  \"currency\":\"{currency}\",\"region\":\"{region}\",\"created_at\":\"{time}\"}}"
-            )
+            ),
+            (false, true) => writeln!(
+                out,
+                "{{\"created_at\":\"{time}\",\"region\":\"{region}\",\"currency\":\"{currency}\",\"amount\":{amount:?},\
+                 \"product_id\":{product},\"customer_id\":{customer},\"order_id\":{order}}}"
+            ),
         };
         written.unwrap_or_default();
     }
@@ -65,7 +70,7 @@ fn orders(csv: bool) -> Vec<u8> {
 }
 
 /// The bytes in blocks that end with a line.
-fn blocks(data: Vec<u8>) -> Vec<Records> {
+fn blocks_of(data: Vec<u8>) -> Vec<Records> {
     let data = Bytes::from(data);
     let mut blocks = Vec::new();
     let mut at = 0;
@@ -116,9 +121,14 @@ fn main() -> Result<()> {
     for name in ["json", "csv"].into_iter().filter(|name| chosen.is_empty() || chosen.iter().any(|c| c == name)) {
         let settings = Options::default().resolve("format", format_options(name)?)?;
         let format = format(name, &settings, &schema(&[]))?;
-        let blocks = blocks(orders(name == "csv"));
+        let blocks = blocks_of(orders(name == "csv", false));
         let bytes: usize = blocks.iter().map(|block| block.data.len()).sum();
         println!("{name}: {ROWS} rows of {:.1} bytes", bytes as f64 / ROWS as f64);
+        if name == "json" {
+            let shapeless = blocks_of(orders(false, true));
+            let all = schema(&[]);
+            measure("decode json, any order", 1, || decode_all(format.as_ref(), &all, &shapeless))?;
+        }
         for threads in [1, threads] {
             let all = schema(&[]);
             measure(&format!("decode {name}, 7 columns"), threads, || decode_all(format.as_ref(), &all, &blocks))?;

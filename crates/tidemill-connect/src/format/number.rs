@@ -328,10 +328,7 @@ fn exponent(text: &[u8]) -> i64 {
 mod tests {
     use super::*;
 
-    fn check<T: PartialEq + std::fmt::Debug>(read: impl Fn(&[u8]) -> Option<(T, usize)>, cases: &[(&str, Option<T>)])
-    where
-        T: Clone,
-    {
+    fn check<T: PartialEq + std::fmt::Debug>(read: impl Fn(&[u8]) -> Option<(T, usize)>, cases: &[(&str, Option<T>)]) {
         for (text, expected) in cases {
             // With and without bytes behind it: the end of a block takes another path.
             for tail in ["", ",\"next\":12345678901234567890"] {

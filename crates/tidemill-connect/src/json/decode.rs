@@ -53,10 +53,9 @@ impl JsonDecoder {
     fn by_template(&mut self, bytes: &[u8], start: usize, end: Option<usize>) -> Option<usize> {
         let row = self.columns.rows;
         let columns = self.columns.columns.as_mut_slice();
-        let mut slots = self.template.slots.iter();
         let mut at = start;
         let mut opened = false;
-        while let Some(slot) = slots.next() {
+        for slot in &self.template.slots {
             let literal = if opened { &slot.next } else { &slot.first };
             if !literal.stands_at(bytes, at) {
                 // The record may lack this field and go on with a later one.
