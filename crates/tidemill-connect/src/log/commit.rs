@@ -84,11 +84,10 @@ impl LogCommitter {
     }
 
     /// One step is behind us. Only tests die here.
-    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "tests die here"))]
     fn step(&mut self) -> Result<()> {
         #[cfg(test)]
         match &mut self.dies_after {
-            Some(0) => return Err(Error::new(Kind::Unavailable, "U999", "killed by the test")),
+            Some(0) => return Err(Error::internal("killed by the test")),
             Some(steps) => *steps -= 1,
             None => {}
         }

@@ -88,7 +88,7 @@ impl LogConfig {
             None => None,
             Some(n @ 1..=MOST_PARTITIONS) => u32::try_from(n).ok(),
             Some(n) => {
-                return Err(Error::new(Kind::Config, "C071", format!("topic `{topic}` cannot have {n} partitions"))
+                return Err(Error::new(Kind::Config, "C091", format!("topic `{topic}` cannot have {n} partitions"))
                     .fact(format!("give a number from 1 to {MOST_PARTITIONS}")));
             }
         };
@@ -115,7 +115,7 @@ impl LogConfig {
 /// The name, if it may be a topic's.
 pub(super) fn check_topic(name: &str) -> Result<String> {
     let bad = |why: &str| {
-        Error::new(Kind::Config, "C070", format!("`{name}` cannot name a topic: {why}"))
+        Error::new(Kind::Config, "C090", format!("`{name}` cannot name a topic: {why}"))
             .fact("use lower-case letters, digits, `.`, `_` and `-`: raw-orders")
     };
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');

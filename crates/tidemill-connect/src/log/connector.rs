@@ -30,7 +30,7 @@ impl Connector for LogConnector {
     }
 
     fn discover_schema(&self, spec: &DatasetSpec, _env: &Environment) -> Result<SchemaRef> {
-        Err(Error::new(Kind::Config, "C044", format!("table `{}` declares no columns", spec.name))
+        Err(Error::new(Kind::Config, "C098", format!("table `{}` declares no columns", spec.name))
             .fact("a topic does not know its columns: write them in CREATE TABLE"))
     }
 
@@ -47,7 +47,7 @@ impl Connector for LogConnector {
 
 fn format_of(spec: &DatasetSpec) -> Result<Arc<dyn Format>> {
     spec.format.clone().ok_or_else(|| {
-        Error::new(Kind::Config, "C077", format!("table `{}` has no format", spec.name))
+        Error::new(Kind::Config, "C097", format!("table `{}` has no format", spec.name))
             .fact("a topic carries records of bytes: write format = 'json'")
     })
 }

@@ -226,7 +226,7 @@ fn slot_bytes(head: &Head) -> Result<Vec<u8>> {
         .map_err(|error| Error::internal("a topic's head cannot be written as JSON").because(error))?;
     body.push(b'\n');
     if (body.len() + SLOT_HEADER) as u64 > SLOT {
-        return Err(Error::new(Kind::Config, "C072", "too many producers have written to this topic")
+        return Err(Error::new(Kind::Config, "C092", "too many producers have written to this topic")
             .fact("begin a new topic; each keeps the progress of some thousands of sinks"));
     }
     let mut bytes = vec![0; SLOT_HEADER];

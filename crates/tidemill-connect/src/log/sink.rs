@@ -45,7 +45,7 @@ impl LogSink {
     ) -> Result<LogSink> {
         let refused = |mode: &str, instead: &str| {
             let message = format!("topic `{}` cannot be written by {mode}", config.topic);
-            Err(Error::new(Kind::Config, "C075", message).fact(instead))
+            Err(Error::new(Kind::Config, "C095", message).fact(instead))
         };
         match target.mode {
             WriteMode::Append => {}
@@ -65,7 +65,7 @@ impl LogSink {
         let key = match &config.key {
             None => None,
             Some(name) => Some(target.schema.index_of(name).map_err(|_| {
-                let error = Error::new(Kind::Config, "C076", format!("option `key`: there is no column `{name}`"));
+                let error = Error::new(Kind::Config, "C096", format!("option `key`: there is no column `{name}`"));
                 match nearest(name, target.schema.fields().iter().map(|field| field.name().as_str())) {
                     Some(meant) => error.label(format!("did you mean `{meant}`?")),
                     None => error.fact("name one of the columns of the table"),

@@ -114,10 +114,14 @@ impl Staging {
     pub(super) fn finish(mut self, epoch: Epoch) -> Result<Staged> {
         let io = |error| Error::io("write", self.path.display(), error);
         self.file.write_all_at(&epoch.0.to_le_bytes(), 8).map_err(io)?;
-        self.file.sync_data().map_err(io)?;
-        if let Some(folder) = self.path.parent() {
-            sync_folder(folder)?;
-        }
+        // Its bytes and its name: two flushes of the disk, side by side.
+        let folder = self.path.parent();
+        std::thread::scope(|scope| {
+            let name = folder.map(|folder| scope.spawn(|| sync_folder(folder)));
+            let bytes = self.file.sync_data().map_err(io);
+            let died = |_| Err(Error::internal("a thread that syncs a folder died"));
+            bytes.and(name.map_or(Ok(()), |name| name.join().unwrap_or_else(died)))
+        })?;
         self.finished = true;
         Ok(self.staged.clone())
     }

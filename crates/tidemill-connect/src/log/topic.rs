@@ -49,7 +49,7 @@ impl Topic {
         match partitions {
             Some(declared) if declared != topic.partitions => {
                 let message = format!("topic `{name}` has {} partitions, not {declared}", topic.partitions);
-                Err(Error::new(Kind::Config, "C073", message).fact(format!(
+                Err(Error::new(Kind::Config, "C093", message).fact(format!(
                     "the number is fixed when a topic is first used: write partitions = '{}', leave the option out, or \
                      name another topic",
                     topic.partitions
@@ -193,7 +193,7 @@ pub fn list_topics(state: &Path) -> Result<Vec<String>> {
 /// Config when there is no such topic or partition; Corrupt when its files are damaged.
 pub fn first_offset_at(state: &Path, name: &str, partition: usize, time: Timestamp) -> Result<u64> {
     let missing = || {
-        Error::new(Kind::Config, "C074", format!("there is no partition {partition} of a topic `{name}`"))
+        Error::new(Kind::Config, "C094", format!("there is no partition {partition} of a topic `{name}`"))
             .fact("`tidemill status` lists the topics of the project")
     };
     let topic = Topic::open(state, name, false)?.ok_or_else(missing)?;

@@ -2,6 +2,7 @@
 
 mod commit;
 mod damage;
+mod kill;
 mod read;
 mod retention;
 mod write;
@@ -82,31 +83,40 @@ fn rows(prefix: &str, ids: std::ops::Range<i64>) -> Batch {
 }
 
 struct World {
-    folder: tempfile::TempDir,
+    root: PathBuf,
+    /// Deletes the folder in the end, unless it is another's.
+    _folder: Option<tempfile::TempDir>,
     clock: Arc<TestClock>,
     options: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
     fn new(options: &[(&'static str, &'static str)]) -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let world = World::at(folder.path().to_owned(), options);
+        World { _folder: Some(folder), ..world }
+    }
+
+    /// A world in a folder of somebody else.
+    fn at(root: PathBuf, options: &[(&'static str, &'static str)]) -> World {
         let mut all = vec![("topic", "t")];
         all.extend_from_slice(options);
         let clock = Arc::new(TestClock::default());
         clock.set(1_000_000);
-        World { folder: tempfile::tempdir().expect("a folder"), clock, options: all }
+        World { root, _folder: None, clock, options: all }
     }
 
     fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.root.join("state")
     }
 
     fn staging(&self, pipeline: &str) -> PathBuf {
-        self.folder.path().join("staging").join(pipeline)
+        self.root.join("staging").join(pipeline)
     }
 
     fn env(&self) -> Environment {
         Environment {
-            project: self.folder.path().to_owned(),
+            project: self.root.clone(),
             state: self.state(),
             clock: self.clock.clone(),
             stores: Default::default(),

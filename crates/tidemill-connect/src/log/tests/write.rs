@@ -101,10 +101,9 @@ fn a_writer_that_fails_leaves_nothing() {
 fn what_a_topic_cannot_be_is_refused() {
     let world = World::new(&[("partitions", "2")]);
     world.publish("p", 1, &[vec![rows("a", 0..1)]]);
-    let mut other = World::new(&[("partitions", "3")]);
-    other.folder = world.folder;
+    let mut other = World::at(world.root.clone(), &[("partitions", "3")]);
     let error = other.source().list_splits().expect_err("two, not three");
-    assert_eq!((error.kind(), error.code()), (Kind::Config, "C073"));
+    assert_eq!((error.kind(), error.code()), (Kind::Config, "C093"));
     other.options = vec![("topic", "t")];
     assert_eq!(other.source().list_splits().expect("whatever there is").len(), 2);
 
@@ -116,11 +115,11 @@ fn what_a_topic_cannot_be_is_refused() {
         let mut target = other.target("p");
         target.mode = mode;
         let error = LogConnector.sink(&other.spec(), &target, &other.env()).expect_err("refused");
-        assert_eq!(error.code(), "C075");
+        assert_eq!(error.code(), "C095");
     }
     other.options.push(("key", "idd"));
     let error = LogConnector.sink(&other.spec(), &other.target("p"), &other.env()).expect_err("no such column");
-    assert_eq!((error.code(), error.caret_label()), ("C076", "did you mean `id`?"));
+    assert_eq!((error.code(), error.caret_label()), ("C096", "did you mean `id`?"));
 
     let retraction = Batch { weights: Some(Int64Array::from(vec![-1])), ..rows("a", 0..1) };
     other.options = vec![("topic", "t")];
