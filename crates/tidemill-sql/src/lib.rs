@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** this crate knows the contracts of connectors and none of the connectors.
 
+pub mod batch;
 pub mod catalog;
 pub mod language;
 pub mod session;

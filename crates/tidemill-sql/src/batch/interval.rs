@@ -1,0 +1,422 @@
+//! [`run_interval`]: a pipeline's INSERTs computed for one interval, committed as one epoch.
+//!
+//! **Invariant:** the run is visible if and only if its manifest exists; running the same interval again leaves the
+//! targets as one run does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableSource};
+use serde::Serialize;
+use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState};
+use tidemill_model::{Clock, Epoch, Error, Generation, Interval, Kind, Place, Result, Timestamp};
+use tidemill_runtime::{Committable, DeadLetter, WriteMode, dead_letter_batch, ipc};
+
+use super::engine::{Engine, Resources};
+use super::owned::{Owned, owned};
+use super::progress::BatchProgress;
+use super::sinks::{Target, entry, prepared};
+use super::tables::{Datasets, Manner, outline};
+use super::writing::write;
+use crate::catalog::{Catalog, Side};
+use crate::language::{Insert, Pipeline, from_datafusion};
+use crate::session::{Meaning, WindowSize, insert_columns};
+
+/// What a run needs of the world.
+#[derive(Debug, Clone)]
+pub struct RunContext {
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// The pipeline's durable progress.
+    pub checkpoints: Arc<Checkpoints>,
+    /// How far the run is; its stop flag ends the run.
+    pub progress: Arc<BatchProgress>,
+    /// How many lanes.
+    pub lanes: usize,
+    /// How many bytes operators may hold before they spill.
+    pub memory: usize,
+    /// The folder for what they spill.
+    pub spill: PathBuf,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Serialize)]
+pub struct IntervalReport {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The interval.
+    pub interval: Interval,
+    /// Which version of the interval's rows this is; the first run writes 1.
+    pub generation: Generation,
+    /// The epoch that committed it.
+    pub epoch: Epoch,
+    /// What each target got.
+    pub targets: Vec<TargetReport>,
+    /// Counts of this run alone.
+    pub counters: Counters,
+    /// Materialized views of the pipeline: they are kept by its live trigger and were not touched.
+    pub views_left_out: Vec<String>,
+}
+
+/// What a target got.
+#[derive(Debug, Clone, Serialize)]
+pub struct TargetReport {
+    /// The dataset.
+    pub name: String,
+    /// How many rows.
+    pub rows: u64,
+    /// The first instant that was read for it; `None` for all time.
+    pub read_from: Option<Timestamp>,
+    /// Why its rows belong to no interval, so that they are the result over all rows before the interval's end;
+    /// `None` when they are the interval's own.
+    pub whole_because: Option<String>,
+}
+
+/// A target with the INSERTs into it.
+struct Step<'a> {
+    inserts: Vec<&'a Insert>,
+    target: Target,
+    reads: BTreeSet<String>,
+}
+
+impl Step<'_> {
+    /// Where errors about the whole step point to.
+    fn place(&self, pipeline: &Pipeline) -> Place {
+        self.inserts.first().map_or_else(|| pipeline.place.clone(), |insert| insert.place.clone())
+    }
+}
+
+/// Computes what every INSERT of the pipeline owns in the interval, over HISTORY where there is one, and commits it.
+///
+/// # Errors
+/// Plan: the query or the way it is written cannot be run by interval. Fenced: another process works on the pipeline.
+/// Whatever sources, sinks and the store answer. After any error the targets are as they were, or as a whole run
+/// leaves them, and running again is safe.
+pub async fn run_interval(
+    catalog: &Catalog,
+    pipeline: &str,
+    interval: Interval,
+    context: &RunContext,
+) -> Result<IntervalReport> {
+    let pipeline = catalog.project().pipeline(pipeline)?;
+    let resources = Resources { partitions: context.lanes, memory: context.memory, spill: context.spill.clone() };
+    let engine = Engine::new(&resources, context.clock.now())?;
+    let latest = context.checkpoints.latest()?;
+    let steps = open_targets(catalog, &engine, pipeline, interval)?;
+    settle(catalog, &engine, pipeline, latest.as_ref(), &steps, context)?;
+    let done = latest.as_ref().and_then(|manifest| manifest.ledger.generation_of(interval));
+    let generation = Generation(done.map_or(0, |generation| generation.0) + 1);
+    let epoch = latest.as_ref().map_or(Epoch::NONE, |manifest| manifest.epoch).next();
+    let has_streamed = latest.as_ref().is_some_and(|m| m.sources.values().any(|source| !source.splits.is_empty()));
+
+    let mut work = Work { catalog, engine: &engine, pipeline, interval, context, epoch };
+    let mut targets = Vec::new();
+    let mut staged = Vec::new();
+    for step in &steps {
+        may_append(step, pipeline, done, has_streamed)?;
+        let (report, committables) = work.insert(step).await?;
+        targets.push(report);
+        staged.push(committables);
+    }
+
+    let (mut counters, dead) = context.progress.gathered().take();
+    counters.rows_written = context.progress.rows_written();
+    let read: BTreeSet<&String> = steps.iter().flat_map(|step| &step.reads).collect();
+    work.dead_letters(&read, dead, done.is_some())?;
+    let manifest = work.manifest(latest, generation, &counters, &steps, &staged);
+    context.checkpoints.create(&manifest)?;
+    for (step, committables) in steps.iter().zip(&staged) {
+        step.target.commit(epoch, committables).map_err(|e| {
+            e.fact("the run is on record; running the pipeline again, in any way, finishes its publication first")
+        })?;
+    }
+    context.checkpoints.prune(&manifest)?;
+    Ok(IntervalReport {
+        pipeline: pipeline.name.clone(),
+        interval,
+        generation,
+        epoch,
+        targets,
+        counters,
+        views_left_out: pipeline.materialized.clone(),
+    })
+}
+
+/// Finishes the publication of an interval's run that died after it was recorded. Whoever runs the pipeline in
+/// another way calls it first; it does nothing when there is nothing to finish.
+///
+/// # Errors
+/// Whatever the sinks answer.
+pub fn finish_interval(catalog: &Catalog, pipeline: &str, context: &RunContext) -> Result<()> {
+    let pipeline = catalog.project().pipeline(pipeline)?;
+    let Some(latest) = context.checkpoints.latest()? else { return Ok(()) };
+    if prepared(&latest).iter().all(|(_, interval, _)| interval.is_none()) {
+        return Ok(());
+    }
+    let resources = Resources { partitions: context.lanes, memory: context.memory, spill: context.spill.clone() };
+    let engine = Engine::new(&resources, context.clock.now())?;
+    recommit(catalog, &engine, pipeline, &latest)
+}
+
+fn open_targets<'a>(
+    catalog: &Catalog,
+    engine: &Engine,
+    pipeline: &'a Pipeline,
+    interval: Interval,
+) -> Result<Vec<Step<'a>>> {
+    if pipeline.inserts.is_empty() {
+        let message =
+            format!("pipeline `{}` writes no table, so there is nothing to run for an interval", pipeline.name);
+        return Err(Error::new(Kind::Plan, "P180", message)
+            .at(&pipeline.place)
+            .fact("materialized views are kept by its trigger: run it without --interval, or add an INSERT INTO"));
+    }
+    let targets: BTreeSet<&str> = pipeline.inserts.iter().map(|insert| insert.target.as_str()).collect();
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for insert in &pipeline.inserts {
+        let (plan, reads) = output(catalog, engine, insert)?;
+        if let Some(own) = reads.iter().find(|name| targets.contains(name.as_str())) {
+            let message = format!("the pipeline reads `{own}` and writes it too");
+            return Err(Error::new(Kind::Plan, "P141", message)
+                .at(&insert.place)
+                .label("in one run it would be read as it was before")
+                .fact(format!(
+                    "select from the query that `{own}` is written from, or move this INSERT to another pipeline"
+                )));
+        }
+        if let Some(step) = steps.iter_mut().find(|step| step.target.name == insert.target) {
+            // What is written together is replaced together.
+            step.target.must_fit(&plan).map_err(|e| e.at(&insert.place))?;
+            step.inserts.push(insert);
+            step.reads.extend(reads);
+            continue;
+        }
+        let target = Target::open(catalog, &pipeline.name, &insert.target, &plan, Some(interval))
+            .map_err(|e| e.at(&insert.place))?;
+        steps.push(Step { inserts: vec![insert], target, reads });
+    }
+    Ok(steps)
+}
+
+/// What an INSERT writes, planned over names and types, and what it reads.
+fn output(catalog: &Catalog, engine: &Engine, insert: &Insert) -> Result<(LogicalPlan, BTreeSet<String>)> {
+    let others = |name: &TableReference| no_views(catalog, name);
+    let found = outline(catalog, engine.state(), Side::History, &others, (&insert.query, &insert.place))?;
+    Ok((insert_columns(found.plan, insert, catalog.dataset(&insert.target)?)?, found.datasets))
+}
+
+/// Refuses materialized views, as a stream does.
+fn no_views(catalog: &Catalog, name: &TableReference) -> Result<Option<Arc<dyn TableSource>>> {
+    if !catalog.project().materialized.contains_key(name.table()) {
+        return Ok(None);
+    }
+    Err(Error::new(Kind::Plan, "P134", format!("a pipeline cannot read the materialized view `{name}` yet"))
+        .fact("put its query into a CREATE VIEW and use that in both places"))
+}
+
+/// Commits again what the newest manifest prepared and removes what was staged after it.
+fn settle(
+    catalog: &Catalog,
+    engine: &Engine,
+    pipeline: &Pipeline,
+    latest: Option<&Manifest>,
+    steps: &[Step<'_>],
+    context: &RunContext,
+) -> Result<()> {
+    if let Some(latest) = latest {
+        recommit(catalog, engine, pipeline, latest)?;
+    }
+    let epoch = latest.map_or(Epoch::NONE, |manifest| manifest.epoch);
+    for step in steps {
+        step.target.abort_after(epoch)?;
+    }
+    context.checkpoints.clean_after(epoch)
+}
+
+fn recommit(catalog: &Catalog, engine: &Engine, pipeline: &Pipeline, latest: &Manifest) -> Result<()> {
+    for (name, interval, committables) in prepared(latest) {
+        // A target that is gone from the pipeline is nobody's any more.
+        let Some(insert) = pipeline.inserts.iter().find(|insert| insert.target == name) else { continue };
+        let (plan, _) = output(catalog, engine, insert)?;
+        Target::open(catalog, &pipeline.name, &name, &plan, interval)?.commit(latest.epoch, &committables)?;
+    }
+    Ok(())
+}
+
+/// Whether rows that are only ever added would be there twice.
+fn may_append(step: &Step<'_>, pipeline: &Pipeline, done: Option<Generation>, has_streamed: bool) -> Result<()> {
+    if step.target.mode != WriteMode::Append || step.target.sink.replaces_interval() {
+        return Ok(());
+    }
+    let name = &step.target.name;
+    let message = if done.is_some() {
+        format!("rows of this interval are in `{name}` already, and it only adds rows")
+    } else if has_streamed {
+        format!("the pipeline's live trigger has written to `{name}`, and it only adds rows")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Plan, "P182", message)
+        .at(&step.place(pipeline))
+        .fact("running this interval could write rows twice: use write = 'replace', or 'upsert' with a PRIMARY KEY"))
+}
+
+/// A run in the making.
+struct Work<'a> {
+    catalog: &'a Catalog,
+    engine: &'a Engine,
+    pipeline: &'a Pipeline,
+    interval: Interval,
+    context: &'a RunContext,
+    epoch: Epoch,
+}
+
+impl Work<'_> {
+    async fn insert(&mut self, step: &Step<'_>) -> Result<(TargetReport, Vec<Committable>)> {
+        let manner = Manner {
+            side: Side::History,
+            start: self.pipeline.start,
+            owned: Some(self.interval),
+            gathered: Arc::clone(self.context.progress.gathered()),
+        };
+        let datasets = Datasets::open(self.catalog, self.engine.state(), &manner, &step.reads).await?;
+        let place = step.place(self.pipeline);
+        let lift = |e| from_datafusion(&e, &place);
+        let mut parts = Vec::with_capacity(step.inserts.len());
+        for insert in &step.inserts {
+            let part = owned(self.plan(insert, &datasets)?, self.interval, self.catalog.project()).map_err(lift)?;
+            can_write(&step.target, &insert.place, &part, self.interval)?;
+            parts.push(part);
+        }
+        let owned = together(parts).map_err(lift)?;
+        let physical = self.engine.physical(&owned.plan).await.map_err(lift)?;
+        let task = self.engine.task();
+        let written = write(physical, task, &step.target.sink, self.epoch, &self.context.progress, &lift).await?;
+        let report = TargetReport {
+            name: step.target.name.clone(),
+            rows: written.rows,
+            read_from: owned.from,
+            whole_because: owned.whole,
+        };
+        Ok((report, written.committables))
+    }
+
+    fn plan(&self, insert: &Insert, datasets: &Datasets) -> Result<LogicalPlan> {
+        let others = |name: &TableReference| no_views(self.catalog, name);
+        let plan = datasets.plan(self.catalog, self.engine.state(), &others, (&insert.query, &insert.place))?;
+        insert_columns(plan, insert, self.catalog.dataset(&insert.target)?)
+    }
+
+    /// Writes the refused records of each dataset that was read; after a rerun also where there are none any more.
+    fn dead_letters(&self, read: &BTreeSet<&String>, dead: Vec<DeadLetter>, rerun: bool) -> Result<()> {
+        let mut by_dataset: BTreeMap<&str, Vec<DeadLetter>> = BTreeMap::new();
+        if rerun {
+            by_dataset.extend(read.iter().map(|name| (name.as_str(), Vec::new())));
+        }
+        let names: BTreeMap<String, &str> = read.iter().map(|name| ((*name).clone(), name.as_str())).collect();
+        for letter in dead {
+            if let Some(name) = names.get(&letter.dataset) {
+                by_dataset.entry(name).or_default().push(letter);
+            }
+        }
+        let now = self.context.clock.now();
+        for (dataset, mut letters) in by_dataset {
+            letters.sort_by(|a, b| (&a.split, a.position).cmp(&(&b.split, b.position)));
+            let batch = dead_letter_batch(&letters, &self.pipeline.name, self.epoch.0, now.0)?;
+            let bytes = ipc::encode_batch(&batch)?;
+            self.context.checkpoints.write_interval_dead_letters(dataset, self.epoch, self.interval, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn manifest(
+        &self,
+        latest: Option<Manifest>,
+        generation: Generation,
+        counters: &Counters,
+        steps: &[Step<'_>],
+        staged: &[Vec<Committable>],
+    ) -> Manifest {
+        let mut manifest = latest.unwrap_or_else(|| Manifest {
+            pipeline: self.pipeline.name.clone(),
+            epoch: Epoch::NONE,
+            fingerprint: String::new(),
+            committed_at: self.context.clock.now(),
+            sources: BTreeMap::new(),
+            state: BTreeMap::new(),
+            views: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            ledger: tidemill_checkpoint::Ledger::default(),
+            counters: Counters::default(),
+        });
+        manifest.epoch = self.epoch;
+        manifest.committed_at = self.context.clock.now();
+        manifest.ledger.record(self.interval, generation);
+        manifest.counters.add(counters);
+        let sinks = steps.iter().zip(staged).map(|(step, committables)| {
+            let committables = committables.iter().map(|committable| committable.0.clone()).collect();
+            (entry(&step.target.name, self.interval), SinkState { committables })
+        });
+        manifest.sinks = sinks.collect();
+        manifest
+    }
+}
+
+/// Several INSERTs into one target as one query.
+fn together(parts: Vec<Owned>) -> datafusion::common::Result<Owned> {
+    let mut parts = parts.into_iter();
+    let broken = || DataFusionError::Internal("a target without an INSERT".to_owned());
+    let mut all = parts.next().ok_or_else(broken)?;
+    for part in parts {
+        all.plan = LogicalPlanBuilder::from(all.plan).union(part.plan)?.build()?;
+        all.from = all.from.zip(part.from).map(|(a, b)| a.min(b));
+        all.whole = all.whole.or(part.whole);
+    }
+    Ok(all)
+}
+
+/// Whether the way the target is written fits what the run computes.
+fn can_write(target: &Target, place: &Place, owned: &Owned, interval: Interval) -> Result<()> {
+    let name = &target.name;
+    let refuse = |code, message: String| Err(Error::new(Kind::Plan, code, message).at(place));
+    let advise = |refused: Result<()>, advice: &str| refused.map_err(|e| e.fact(advice));
+    match (&target.mode, &owned.whole) {
+        (WriteMode::Upsert { .. }, _) | (WriteMode::Append, None) => Ok(()),
+        (mode, Some(reason)) => {
+            let word = if *mode == WriteMode::Append { "append" } else { "replace" };
+            let refused =
+                refuse("P183", format!("the rows of `{name}` belong to no interval, so write = '{word}' does not fit"));
+            let refused = refused.map_err(|e| {
+                e.fact(format!("the query means its result over all rows before the interval's end: {reason}"))
+            });
+            advise(
+                refused,
+                "use write = 'upsert' with a PRIMARY KEY, or group by a window: TUMBLE(table, time, INTERVAL '…')",
+            )
+        }
+        (WriteMode::Replace { column }, None) => {
+            let at = owned.plan.schema().fields().iter().position(|field| field.name() == column);
+            let starts = |size: WindowSize, at: Timestamp| size.window_of(at.0).is_some_and(|(start, _)| start == at.0);
+            match at.and_then(|at| owned.times.get(at)) {
+                Some(Meaning::Time { .. }) => Ok(()),
+                Some(Meaning::Start { size, .. }) if starts(*size, interval.start) && starts(*size, interval.end) => {
+                    Ok(())
+                }
+                Some(Meaning::Start { size, .. }) => advise(
+                    refuse(
+                        "P184",
+                        format!("windows of {size} do not fit into {interval}, so it cannot replace them in `{name}`"),
+                    ),
+                    "run an interval that begins and ends where windows do, or use write = 'upsert'",
+                ),
+                _ => advise(
+                    refuse("P185", format!("`{column}` of `{name}` does not say which rows an interval owns")),
+                    "name the event time or window_start, unchanged: time_column = '…' on the table",
+                ),
+            }
+        }
+    }
+}

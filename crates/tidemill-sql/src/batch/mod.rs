@@ -1,0 +1,30 @@
+//! Bounded work on DataFusion: runs of intervals and ad hoc queries. Entry points: [`run_interval`], [`query`].
+//!
+//! **Invariant:** a bounded query sees the rows that a stream would accept, through the same sources, formats and
+//! gates, and writes through the same sinks.
+
+mod dataset_exec;
+mod engine;
+mod gate_exec;
+mod interval;
+mod locality;
+mod lookup;
+mod owned;
+mod progress;
+mod provider;
+mod query;
+mod readers;
+mod reading;
+mod sinks;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod views;
+mod writing;
+
+pub use engine::Resources;
+pub use interval::{IntervalReport, RunContext, TargetReport, finish_interval, run_interval};
+pub use lookup::lookup_tables;
+pub use progress::BatchProgress;
+pub use query::{Answer, query};
+pub use views::{Stored, ViewSource};

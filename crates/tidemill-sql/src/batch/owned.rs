@@ -1,0 +1,103 @@
+//! [`owned`]: a query restricted to the results that an interval owns, reading no more than they need.
+//!
+//! An interval owns what becomes final within it: a row by its event time in `[start, end)`, a window by its end in
+//! `(start, end]`. So each result has one owner, and a run never needs a row after its end.
+//!
+//! **Invariant:** over intervals that tile time, the union of what each owns is the query's whole result. A query
+//! whose results belong to no interval means, at a run, its result over all rows before the interval's end.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, ExprSchema, Result, ScalarValue};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use tidemill_model::{Interval, Timestamp};
+
+use super::locality::{dataset_of, examine, times};
+use crate::language::Project;
+use crate::session::{Meaning, WindowSize, meaning_of};
+
+/// A query made ready for an interval.
+#[derive(Debug, Clone)]
+pub(super) struct Owned {
+    /// What to compute.
+    pub(super) plan: LogicalPlan,
+    /// The first instant that is read; `None` for all time.
+    pub(super) from: Option<Timestamp>,
+    /// For each column of the result, what it says about time.
+    pub(super) times: Vec<Meaning>,
+    /// Why the results belong to no interval; `None` when they do.
+    pub(super) whole: Option<String>,
+}
+
+/// Restricts a plan, which is neither analysed nor optimised, to an interval.
+pub(super) fn owned(plan: LogicalPlan, interval: Interval, project: &Project) -> Result<Owned> {
+    let seen = examine(&plan, project)?;
+    let times = times(&plan, project);
+    let whole = seen.whole.or_else(|| (!seen.event).then(|| "it reads no dataset with event time".to_owned()));
+    if whole.is_some() {
+        let all = Interval { start: Timestamp(i64::MIN), end: interval.end };
+        let plan = plan.transform_up_with_subqueries(|node| scan_within(node, all))?;
+        return Ok(Owned { plan: plan.data, from: None, times, whole });
+    }
+    let mut narrowing = Narrowing { interval, project, from: interval.start };
+    let plan = narrowing.narrow(plan, interval.start, false)?;
+    Ok(Owned { plan, from: Some(narrowing.from), times, whole: None })
+}
+
+struct Narrowing<'a> {
+    interval: Interval,
+    project: &'a Project,
+    /// The earliest instant that any scan reads from.
+    from: Timestamp,
+}
+
+impl Narrowing<'_> {
+    /// Restricts the scans below to what results from `from` on need. `windowed` is true below a window whose results
+    /// are chosen already.
+    fn narrow(&mut self, plan: LogicalPlan, from: Timestamp, windowed: bool) -> Result<LogicalPlan> {
+        if let LogicalPlan::TableScan(_) = plan {
+            self.from = self.from.min(from);
+            return Ok(scan_within(plan, Interval { start: from, end: self.interval.end })?.data);
+        }
+        let Some((column, size)) = window_end(&plan, self.project) else {
+            return Ok(plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, windowed)?)))?.data);
+        };
+        // The earliest window that ends after `from` is the one that `from` lies in.
+        let from = size.window_of(from.0).map_or(Timestamp(i64::MIN), |(start, _)| Timestamp(start));
+        let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, true)?)))?.data;
+        if windowed {
+            return Ok(plan);
+        }
+        let data_type = plan.schema().data_type(&column)?.clone();
+        let bound = |at: Timestamp| -> Result<Expr> {
+            Ok(lit(ScalarValue::TimestampMicrosecond(Some(at.0), None).cast_to(&data_type)?))
+        };
+        let end = || Expr::Column(column.clone());
+        let owned = end().gt(bound(self.interval.start)?).and(end().lt_eq(bound(self.interval.end)?));
+        LogicalPlanBuilder::from(plan).filter(owned)?.build()
+    }
+}
+
+/// The column with the end of the window, and the window's size, when a node assigns windows by event time.
+fn window_end(plan: &LogicalPlan, project: &Project) -> Option<(Column, WindowSize)> {
+    let LogicalPlan::Projection(projection) = plan else { return None };
+    let input = times(&projection.input, project);
+    projection.expr.iter().enumerate().find_map(|(at, expr)| {
+        let passed_on = matches!(expr.clone().unalias(), Expr::Column(_));
+        match meaning_of(expr, &projection.input, &input) {
+            Meaning::End { size, .. } if !passed_on => Some((Column::from(plan.schema().qualified_field(at)), size)),
+            _ => None,
+        }
+    })
+}
+
+fn scan_within(plan: LogicalPlan, interval: Interval) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::TableScan(mut scan) = plan else { return Ok(Transformed::no(plan)) };
+    let Some(table) = dataset_of(&scan).filter(|table| table.reading().event_time.is_some()) else {
+        return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+    };
+    scan.source = provider_as_source(Arc::new(table.within(interval)));
+    Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+}

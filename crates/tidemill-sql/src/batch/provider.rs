@@ -1,0 +1,165 @@
+//! [`DatasetTable`]: a dataset as a table of DataFusion, read through its source or by a provider of its own.
+//!
+//! **Invariant:** a query sees accepted rows only, the same ones that a stream would accept.
+
+use std::sync::Arc;
+
+use arrow::array::TimestampMicrosecondArray;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::{Column, Result as DfResult, ScalarValue};
+use datafusion::datasource::{TableProvider, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, lit};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use tidemill_model::{Error, Interval};
+use tidemill_runtime::Source;
+
+use super::dataset_exec::{Columns, DatasetExec};
+use super::gate_exec::GateExec;
+use super::reading::{Reading, external};
+
+/// Where a dataset's rows come from.
+#[derive(Debug, Clone)]
+pub(super) enum Rows {
+    /// The connector's source.
+    Source(Arc<dyn Source>),
+    /// A table that DataFusion reads itself, with its own pruning.
+    Native(Arc<dyn TableProvider>),
+}
+
+/// A dataset as a table.
+#[derive(Debug, Clone)]
+pub(super) struct DatasetTable {
+    reading: Reading,
+    rows: Rows,
+    /// The columns of accepted rows.
+    schema: SchemaRef,
+    /// Where each column lies in the native table, when DataFusion may read that as it likes: every stored row is
+    /// wanted and accepted, in the types that are declared.
+    open: Option<Vec<usize>>,
+}
+
+impl DatasetTable {
+    /// The dataset of `reading`; `schema` are its columns as accepted rows have them.
+    #[must_use]
+    pub(super) fn new(reading: Reading, rows: Rows, schema: SchemaRef) -> DatasetTable {
+        let open = match &rows {
+            Rows::Native(table) if reading.judged.is_empty() && reading.event_time.is_none() => {
+                places(&schema, &table.schema())
+            }
+            _ => None,
+        };
+        DatasetTable { reading, rows, schema, open }
+    }
+
+    /// How it is read.
+    pub(super) fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// The same table with only the rows of an interval.
+    pub(super) fn within(&self, interval: Interval) -> DatasetTable {
+        let reading = Reading { interval: Some(interval), ..self.reading.clone() };
+        DatasetTable { reading, ..self.clone() }
+    }
+
+    async fn scan_source(
+        &self,
+        source: &Arc<dyn Source>,
+        columns: Columns,
+        partitions: usize,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let lister = Arc::clone(source);
+        let listed = tokio::task::spawn_blocking(move || lister.list_splits()).await;
+        let mut splits = listed
+            .map_err(|e| external(Error::internal("listing splits was cut off").because(e)))?
+            .map_err(|e| external(e.context(format!("reading `{}`", self.reading.dataset))))?;
+        if splits.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(columns.output)));
+        }
+        // The largest first, so that no partition is left alone with one at the end.
+        splits.sort_by_key(|split| std::cmp::Reverse(split.bytes.unwrap_or(0)));
+        let exec = DatasetExec::new(self.reading.clone(), Arc::clone(source), splits, columns, partitions.max(1));
+        Ok(Arc::new(exec))
+    }
+
+    async fn scan_native(
+        &self,
+        table: &Arc<dyn TableProvider>,
+        state: &dyn Session,
+        columns: Columns,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let stored = table.schema();
+        let wanted = columns.decoded.fields().iter().map(|field| stored.index_of(field.name()));
+        let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+        // Only for pruning: the gate's scan divides by time itself. Other filters stay above, or a refused row that
+        // they leave out would be missing among the dead letters.
+        let filters: Vec<Expr> = self.pruning(&stored)?.into_iter().collect();
+        let input = table.scan(state, Some(&wanted), &filters, None).await?;
+        Ok(Arc::new(GateExec::new(self.reading.clone(), input, columns)))
+    }
+
+    /// The interval as a filter that keeps rows without a time, which become dead letters.
+    fn pruning(&self, stored: &Schema) -> DfResult<Option<Expr>> {
+        let (Some(interval), Some(name)) = (self.reading.interval, &self.reading.event_time) else { return Ok(None) };
+        let stored = stored.field_with_name(name)?.data_type();
+        let bound = |at: i64| -> DfResult<Expr> {
+            let value = ScalarValue::try_from_array(&TimestampMicrosecondArray::from(vec![at]), 0)?;
+            Ok(lit(value.cast_to(stored)?))
+        };
+        let column = || Expr::Column(Column::from_name(name));
+        let inside = column().gt_eq(bound(interval.start.0)?).and(column().lt(bound(interval.end.0)?));
+        Ok(Some(inside.or(column().is_null())))
+    }
+}
+
+/// Where each column lies among the stored ones, if all are there as declared.
+fn places(declared: &Schema, stored: &Schema) -> Option<Vec<usize>> {
+    let place = |field: &Arc<Field>| {
+        let at = stored.index_of(field.name()).ok()?;
+        let stored = stored.field(at);
+        let fits = stored.data_type() == field.data_type() && (field.is_nullable() || !stored.is_nullable());
+        fits.then_some(at)
+    };
+    declared.fields().iter().map(place).collect()
+}
+
+#[async_trait]
+impl TableProvider for DatasetTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let every: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let wanted = projection.unwrap_or(&every);
+        if let (Rows::Native(table), Some(open)) = (&self.rows, &self.open) {
+            let wanted = wanted.iter().filter_map(|column| open.get(*column).copied()).collect();
+            return table.scan(state, Some(&wanted), filters, limit).await;
+        }
+        let columns = Columns::new(&self.reading, Arc::new(self.schema.project(wanted)?))?;
+        match &self.rows {
+            Rows::Native(table) => self.scan_native(table, state, columns).await,
+            Rows::Source(source) => self.scan_source(source, columns, state.config().target_partitions()).await,
+        }
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        match &self.rows {
+            Rows::Native(table) if self.open.is_some() => table.supports_filters_pushdown(filters),
+            _ => Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]),
+        }
+    }
+}

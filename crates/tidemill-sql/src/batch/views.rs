@@ -1,0 +1,131 @@
+//! [`ViewSource`]: where queries find the rows of materialized views and dead letters; [`Stored`] reads checkpoints.
+//!
+//! **Invariant:** everything of one answer about a pipeline comes from one epoch of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
+use tidemill_model::{Error, Kind, Result};
+use tidemill_runtime::exec::ViewRows;
+use tidemill_runtime::ipc;
+
+/// What a query reads that is no external dataset.
+pub trait ViewSource: Send + Sync + fmt::Debug {
+    /// The rows of a materialized view of a pipeline; `None` when the pipeline has no epoch with it yet.
+    ///
+    /// # Errors
+    /// Corrupt, Unavailable.
+    fn rows(&self, pipeline: &str, view: &str) -> Result<Option<ViewRows>>;
+
+    /// The dead letters of a dataset that these pipelines read, as rows of [`tidemill_runtime::dead_letter_schema`].
+    ///
+    /// # Errors
+    /// Corrupt, Unavailable.
+    fn dead_letters(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>>;
+}
+
+/// Rows as the newest manifests have them, whether the pipelines run or not.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    store: Arc<dyn BlobStore>,
+}
+
+/// How often a reader begins anew because the files of its epoch were replaced while it read them.
+const ATTEMPTS: usize = 5;
+
+impl Stored {
+    /// What lies in this checkpoint store.
+    #[must_use]
+    pub fn new(store: Arc<dyn BlobStore>) -> Stored {
+        Stored { store }
+    }
+
+    /// Reads from the newest manifest. Files vanish only after a newer manifest exists, so an error on one that is no
+    /// longer the newest is no error of the store's.
+    fn at_newest<T>(&self, pipeline: &str, read: impl Fn(&Checkpoints, &Manifest) -> Result<T>) -> Result<Option<T>> {
+        let checkpoints = Checkpoints::new(Arc::clone(&self.store), pipeline);
+        let Some(mut manifest) = checkpoints.latest()? else { return Ok(None) };
+        for _ in 1..ATTEMPTS {
+            let outcome = read(&checkpoints, &manifest).map(Some);
+            if !matches!(&outcome, Err(e) if e.kind() == Kind::Corrupt) {
+                return outcome;
+            }
+            match checkpoints.latest()? {
+                Some(newer) if newer.epoch > manifest.epoch => manifest = newer,
+                _ => return outcome,
+            }
+        }
+        read(&checkpoints, &manifest).map(Some)
+    }
+}
+
+impl ViewSource for Stored {
+    fn rows(&self, pipeline: &str, view: &str) -> Result<Option<ViewRows>> {
+        let rows = self.at_newest(pipeline, |checkpoints, manifest| {
+            let Some(state) = manifest.views.get(view) else { return Ok(None) };
+            let mut batches = Vec::new();
+            for chunk in manifest.state.get(&state.node).iter().flat_map(|node| node.chunks.values()) {
+                batches.extend(ipc::decode_batches(&checkpoints.read_chunk(chunk)?)?.1);
+            }
+            Ok(Some(ViewRows { epoch: manifest.epoch, state: state.clone(), batches }))
+        })?;
+        Ok(rows.flatten())
+    }
+
+    fn dead_letters(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for pipeline in pipelines {
+            let read = self.at_newest(pipeline, |checkpoints, manifest| {
+                let mut batches = Vec::new();
+                for file in checkpoints.dead_letter_files(dataset, manifest.epoch)? {
+                    let gone = || Error::new(Kind::Corrupt, "X003", format!("stored file {file} is gone"));
+                    let bytes = checkpoints.read_dead_letters(&file)?.ok_or_else(gone)?;
+                    batches.extend(ipc::decode_batches(&bytes)?.1);
+                }
+                Ok(batches)
+            })?;
+            batches.extend(read.unwrap_or_default());
+        }
+        once_each(batches)
+    }
+}
+
+/// The letters without those that several runs of intervals found in the same place: a record without event time
+/// belongs to no interval, so each run that reads it finds it.
+fn once_each(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    use arrow::array::{Array, AsArray, BooleanArray};
+    use arrow::datatypes::Int64Type;
+    let mut seen: BTreeSet<(String, String, String, i64)> = BTreeSet::new();
+    let mut kept = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned();
+        let number = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).cloned();
+        let (Some(pipeline), Some(dataset), Some(split), Some(position), Some(times)) = (
+            text("pipeline"),
+            text("dataset"),
+            text("split"),
+            number("position"),
+            batch.column_by_name("event_time").cloned(),
+        ) else {
+            return Err(Error::new(Kind::Corrupt, "X005", "a file of dead letters has other columns than it should")
+                .fact("it was written by another version; run that one, or remove the file"));
+        };
+        let keep: BooleanArray = (0..batch.num_rows())
+            .map(|row| {
+                let key = (
+                    pipeline.value(row).to_owned(),
+                    dataset.value(row).to_owned(),
+                    split.value(row).to_owned(),
+                    position.value(row),
+                );
+                Some(times.is_valid(row) || seen.insert(key))
+            })
+            .collect();
+        let batch = arrow::compute::filter_record_batch(&batch, &keep);
+        kept.push(batch.map_err(|e| Error::internal("dead letters cannot be filtered").because(e))?);
+    }
+    Ok(kept)
+}
