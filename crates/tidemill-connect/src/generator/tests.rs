@@ -362,3 +362,45 @@ fn dimension_rows_are_complete() {
     assert_eq!(row["product_id"].as_u64(), Some(200));
     assert!(row["category"].as_str().is_some_and(|category| category.starts_with("cat-")));
 }
+
+/// However few columns are wanted, a record that is not JSON is found out, and no other is.
+#[test]
+fn the_json_format_refuses_exactly_the_malformed() {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+
+    let options = [FAULTS, &[("rows", "40000"), ("splits", "1")]].concat();
+    let source = source(&options, &Arc::default());
+    let split = source.list_splits().expect("splits").remove(0);
+    let json_options = crate::format_options("json").expect("json");
+    let json_settings = Options::default().resolve("format", json_options).expect("defaults");
+    let model = faulty();
+    for columns in [&["order_id"][..], &["amount"], &["amount", "order_id"]] {
+        let kind = |name: &str| if name == "amount" { DataType::Float64 } else { DataType::Int64 };
+        let fields: Vec<Field> = columns.iter().map(|name| Field::new(*name, kind(name), true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let format = crate::format("json", &json_settings, &schema).expect("json");
+        let mut decoder = format.decoder(schema).expect("a decoder");
+        let mut reader = source.open(&split, None, &ReadHints::default()).expect("opens");
+        let (mut row, mut bad) = (0, 0);
+        while let Pull::Rows(batch) = reader.next().expect("rows") {
+            let Payload::Records(block) = batch.payload else { unreachable!("records") };
+            let count = block.ends.as_ref().map_or(0, Vec::len) as u64;
+            let decoded = decoder.decode(&block).expect("decodes");
+            for record in &decoded.bad {
+                let fate = model.record(record.position).fate;
+                assert!(matches!(fate, Fate::Malformed(_)), "{}", String::from_utf8_lossy(&record.raw));
+            }
+            if let Some(amounts) = decoded.batch.column_by_name("amount") {
+                let good = (row..row + count)
+                    .map(|i| model.record(i))
+                    .filter(|record| !matches!(record.fate, Fate::Malformed(_)))
+                    .map(|record| record.order.amount as f64 / 10_000.0);
+                assert!(good.eq(amounts.as_primitive::<Float64Type>().values().iter().copied()), "the nearest doubles");
+            }
+            row += count;
+            bad += decoded.bad.len() as u64;
+        }
+        assert_eq!((row, bad), (ROWS, Truth::of(&model, ROWS).malformed), "{columns:?}");
+    }
+}
