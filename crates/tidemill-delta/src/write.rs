@@ -1,0 +1,183 @@
+//! [`append`] and [`replace`]: staged rows into the table in one commit, as streams.
+//!
+//! **Invariant:** rows go from the staged files to the writer batch by batch; memory does not follow the epoch's size.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use deltalake_core::kernel::transaction::CommitProperties;
+use deltalake_core::operations::write::WriteBuilder;
+use deltalake_core::protocol::SaveMode;
+use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::stream;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use tidemill_model::{Error, Interval};
+
+use crate::commit::Failed;
+use crate::sink::Target;
+use crate::stage::Staged;
+use crate::table::columns;
+
+/// Rows given to the Parquet encoder at once; the library's 1 024 costs a third of the throughput.
+pub(crate) const ROWS_AT_ONCE: usize = 16_384;
+
+/// How data files are written.
+pub(crate) fn file_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_created_by(concat!("tidemill ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::SNAPPY)
+        .build()
+}
+
+/// Adds the rows.
+pub(crate) async fn append(
+    target: &Target,
+    table: &DeltaTable,
+    staged: &[Staged],
+    properties: CommitProperties,
+) -> Result<DeltaTable, Failed> {
+    let fault = Fault::default();
+    let plan = rows(target, staged, &fault)?;
+    let written = writer(target, table, plan, properties)?.with_save_mode(SaveMode::Append).await;
+    written.map_err(|error| fault.or(error))
+}
+
+/// Puts the rows in the place of all rows whose `column` lies in the interval.
+pub(crate) async fn replace(
+    target: &Target,
+    table: &DeltaTable,
+    staged: &[Staged],
+    column: &str,
+    properties: CommitProperties,
+) -> Result<DeltaTable, Failed> {
+    let interval = target.interval.ok_or_else(|| Error::internal("a replace without an interval"))?;
+    let stored = columns(table)?;
+    let data_type = stored.field_with_name(column).map_err(|error| Error::internal(error.to_string()))?.data_type();
+    let fault = Fault::default();
+    let plan = rows(target, staged, &fault)?;
+    let written = writer(target, table, plan, properties)?
+        .with_save_mode(SaveMode::Overwrite)
+        .with_replace_where(within(column, data_type, interval)?)
+        .await;
+    written.map_err(|error| fault.or(error))
+}
+
+fn writer(
+    target: &Target,
+    table: &DeltaTable,
+    plan: LogicalPlan,
+    properties: CommitProperties,
+) -> Result<WriteBuilder, Failed> {
+    let snapshot = table.snapshot()?.snapshot().clone();
+    Ok(WriteBuilder::new(table.log_store(), Some(snapshot))
+        .with_input_plan(plan)
+        .with_target_file_size(Some(target.config.target_file_size))
+        .with_write_batch_size(ROWS_AT_ONCE)
+        .with_writer_properties(file_properties())
+        .with_commit_properties(properties))
+}
+
+/// `column >= start AND column < end`, in the column's own type so that file statistics apply.
+fn within(column: &str, data_type: &DataType, interval: Interval) -> Result<Expr, Error> {
+    const DAY: i64 = 86_400_000_000;
+    let bound = |micros: i64| match data_type {
+        DataType::Timestamp(_, zone) => Ok(ScalarValue::TimestampMicrosecond(Some(micros), zone.clone())),
+        // A date is the instant at which its day begins, so a bound within a day begins with the next one.
+        DataType::Date32 => {
+            let day = micros.div_euclid(DAY) + i64::from(micros.rem_euclid(DAY) != 0);
+            i32::try_from(day)
+                .map(|day| ScalarValue::Date32(Some(day)))
+                .map_err(|_| Error::internal("a day out of range"))
+        }
+        other => Err(Error::internal(format!("an interval over a column of type {other}"))),
+    };
+    let column = || Expr::Column(Column::from_name(column));
+    Ok(column().gt_eq(lit(bound(interval.start.0)?)).and(column().lt(lit(bound(interval.end.0)?))))
+}
+
+/// The error of a stream of ours, kept beside the plan because the library keeps only its text.
+#[derive(Debug, Clone, Default)]
+struct Fault(Arc<Mutex<Option<Error>>>);
+
+impl Fault {
+    fn set(&self, error: Error) -> DataFusionError {
+        let text = error.to_string();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        DataFusionError::Execution(text)
+    }
+
+    /// Our error if there is one, else the library's.
+    fn or(&self, error: DeltaTableError) -> Failed {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(ours) => Failed::Ours(ours),
+            None => Failed::Theirs(error),
+        }
+    }
+}
+
+/// A plan that reads the staged rows.
+fn rows(target: &Target, staged: &[Staged], fault: &Fault) -> Result<LogicalPlan, Failed> {
+    let partitions = staged
+        .iter()
+        .map(|file| {
+            Arc::new(StagedPartition {
+                staged: file.clone(),
+                folder: target.staging.clone(),
+                schema: Arc::clone(&target.staged),
+                fault: fault.clone(),
+            }) as Arc<dyn PartitionStream>
+        })
+        .collect::<Vec<_>>();
+    let partitions =
+        if partitions.is_empty() { vec![Arc::new(NoRows(Arc::clone(&target.staged))) as _] } else { partitions };
+    let source = StreamingTable::try_new(Arc::clone(&target.staged), partitions)?;
+    Ok(LogicalPlanBuilder::scan("staged", provider_as_source(Arc::new(source)), None)?.build()?)
+}
+
+/// One staged file as a partition of a plan.
+#[derive(Debug)]
+struct StagedPartition {
+    staged: Staged,
+    folder: PathBuf,
+    schema: SchemaRef,
+    fault: Fault,
+}
+
+impl PartitionStream for StagedPartition {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let fault = self.fault.clone();
+        let batches: Box<dyn Iterator<Item = _> + Send> = match self.staged.open(&self.folder) {
+            Ok(rows) => Box::new(rows.map(move |batch| batch.map_err(|error| fault.set(error)))),
+            Err(error) => Box::new(std::iter::once(Err(fault.set(error)))),
+        };
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::iter(batches)))
+    }
+}
+
+/// The partition of a run without rows.
+#[derive(Debug)]
+struct NoRows(SchemaRef);
+
+impl PartitionStream for NoRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.0), stream::empty()))
+    }
+}
