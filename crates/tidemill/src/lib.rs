@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Tidemill, whole: the registry of connectors, projects opened for work, runs, and the command line.
+//!
+//! **Invariant:** the clock and the environment of the process are read in `world` alone and passed on by value.
+
+pub mod cli;
+mod engine;
+mod registry;
+mod workspace;
+mod world;
+
+pub use engine::{Live, RunOptions};
+pub use registry::registry;
+pub use workspace::Workspace;
+pub use world::{SystemClock, variable};

@@ -1,0 +1,118 @@
+//! The command line as typed: [`Arguments`].
+//!
+//! **Invariant:** parsing decides nothing; every default that depends on the project is resolved by the command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One definition of a pipeline, run as batch, micro-batch or stream, with the same answer each time.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, about, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// The project's folder [default: this folder or the nearest above it with tidemill.toml]
+    #[arg(long, short = 'C', global = true, value_name = "FOLDER")]
+    pub(crate) project: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+    /// Only results and errors, no progress
+    #[arg(long, short = 'q', global = true)]
+    pub(crate) quiet: bool,
+    /// Errors as one line each: file:line:column: code: text
+    #[arg(long, global = true)]
+    pub(crate) short: bool,
+    /// Causes of errors, too
+    #[arg(long, short = 'v', global = true)]
+    pub(crate) verbose: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables for people.
+    Human,
+    /// One JSON value.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a new project, or a copy of an example
+    Init {
+        /// The folder, created if absent
+        folder: PathBuf,
+        /// Copy this example instead of a small start
+        #[arg(long, value_name = "NAME")]
+        example: Option<String>,
+    },
+    /// The orders story: one definition in three modes, compared with the truth
+    Demo {
+        /// Keep the server up afterwards
+        #[arg(long)]
+        stay: bool,
+        /// How many orders
+        #[arg(long, value_name = "N")]
+        rows: Option<u64>,
+        /// The folder it works in, emptied first if an earlier demo made it [default: a folder of its own under the system's temporary one]
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+    /// Check a pipeline and show its graph and guarantees; changes nothing
+    Plan {
+        /// The pipeline [default: all]
+        pipeline: Option<String>,
+    },
+    /// Run one pipeline here
+    Run {
+        /// The pipeline
+        pipeline: String,
+        /// When it works, instead of its own trigger: once, continuous, 'every 5 seconds'
+        #[arg(long, value_name = "TRIGGER", conflicts_with = "interval")]
+        trigger: Option<String>,
+        /// Run one interval of event time instead: 2026-11-20T02/PT1H, 2026-11-20/2026-11-21
+        #[arg(long, value_name = "START/PERIOD")]
+        interval: Option<String>,
+        /// How many lanes [default: as configured, or one for each core]
+        #[arg(long, value_name = "N")]
+        lanes: Option<usize>,
+        /// Answer its views over HTTP at the address of tidemill.toml while it runs
+        #[arg(long, conflicts_with = "interval")]
+        serve: bool,
+    },
+    /// Ask a question in SQL over tables, views and dead letters
+    Query {
+        /// One SELECT
+        sql: String,
+    },
+    /// How far each pipeline is
+    Status {
+        /// The pipeline [default: all]
+        pipeline: Option<String>,
+    },
+    /// What could not be read or broke an expectation, by reason
+    DeadLetters {
+        /// The pipeline
+        pipeline: String,
+        /// Show the newest N records, too
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        show: usize,
+    },
+    /// Print a generated page of the reference
+    #[command(hide = true)]
+    Reference {
+        /// The page [default: list them]
+        page: Option<String>,
+    },
+}

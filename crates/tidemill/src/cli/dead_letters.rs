@@ -1,0 +1,176 @@
+//! `tidemill dead-letters`: what a pipeline could not accept, by dataset and reason, with the newest records.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use tidemill_model::{Error, Kind, Result, Timestamp};
+use tidemill_sql::batch::ViewSource;
+
+use super::numbers::{grouped, instant};
+use super::output::Output;
+use crate::Workspace;
+
+/// A dead letter as stored.
+struct Letter {
+    reason: String,
+    detail: String,
+    split: String,
+    position: i64,
+    recorded_at: Timestamp,
+    raw: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Summary {
+    rows: u64,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+pub(crate) fn dead_letters(workspace: &Workspace, pipeline: &str, show: usize, output: &Output) -> Result<()> {
+    workspace.catalog.project().pipeline(pipeline)?;
+    let manifest = workspace.checkpoints(pipeline).latest()?;
+    let Some(manifest) = manifest else {
+        return Err(Error::new(Kind::Config, "C050", format!("pipeline `{pipeline}` has not run yet"))
+            .fact(format!("run it first: tidemill run {pipeline}")));
+    };
+    let mut letters: BTreeMap<String, Vec<Letter>> = BTreeMap::new();
+    for dataset in manifest.counters.dead_letters.keys() {
+        for batch in workspace.stored().dead_letters(&[pipeline.to_owned()], dataset)? {
+            letters.entry(dataset.clone()).or_default().extend(read(&batch));
+        }
+    }
+    let accepted = manifest.counters.rows_read;
+    if output.is_human() {
+        human(pipeline, &letters, accepted, show, output);
+    } else {
+        output.value(&as_json(pipeline, &letters, show));
+    }
+    Ok(())
+}
+
+fn read(batch: &RecordBatch) -> Vec<Letter> {
+    let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+    let (Some(reason), Some(detail), Some(split)) = (text("reason"), text("detail"), text("split")) else {
+        return Vec::new();
+    };
+    let position = batch.column_by_name("position").and_then(|c| c.as_primitive_opt::<Int64Type>());
+    let at = batch.column_by_name("recorded_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    let raw = batch.column_by_name("raw").and_then(|c| c.as_binary_opt::<i32>());
+    let (Some(position), Some(at), Some(raw)) = (position, at, raw) else { return Vec::new() };
+    (0..batch.num_rows())
+        .map(|row| Letter {
+            reason: reason.value(row).to_owned(),
+            detail: detail.value(row).to_owned(),
+            split: split.value(row).to_owned(),
+            position: position.value(row),
+            recorded_at: Timestamp(at.value(row)),
+            raw: raw.value(row).to_vec(),
+        })
+        .collect()
+}
+
+fn summaries(letters: &[Letter]) -> Vec<(&str, Summary)> {
+    let mut by_reason: BTreeMap<&str, Summary> = BTreeMap::new();
+    for letter in letters {
+        let summary = by_reason.entry(&letter.reason).or_default();
+        summary.rows += 1;
+        summary.first = Some(summary.first.map_or(letter.recorded_at, |at| at.min(letter.recorded_at)));
+        summary.last = summary.last.max(Some(letter.recorded_at));
+    }
+    let mut sorted: Vec<_> = by_reason.into_iter().collect();
+    sorted.sort_by_key(|(reason, summary)| (std::cmp::Reverse(summary.rows), *reason));
+    sorted
+}
+
+fn newest(letters: &[Letter], show: usize) -> Vec<&Letter> {
+    let mut sorted: Vec<&Letter> = letters.iter().collect();
+    sorted.sort_by_key(|letter| std::cmp::Reverse((letter.recorded_at, letter.position)));
+    sorted.truncate(show);
+    sorted
+}
+
+fn human(pipeline: &str, letters: &BTreeMap<String, Vec<Letter>>, read: u64, show: usize, output: &Output) {
+    if letters.is_empty() {
+        output.line(format!("= No dead letters: every row that {pipeline} read was accepted."));
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["DATASET", "REASON", "ROWS", "SHARE", "FIRST", "LAST"]);
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let at = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), instant);
+    for (dataset, letters) in letters {
+        for (reason, summary) in summaries(letters) {
+            table.add_row([
+                Cell::new(dataset),
+                Cell::new(reason),
+                right(grouped(summary.rows)),
+                right(share(summary.rows, read)),
+                Cell::new(at(summary.first)),
+                Cell::new(at(summary.last)),
+            ]);
+        }
+    }
+    output.line(table.trim_fmt());
+    for (dataset, letters) in letters {
+        for letter in newest(letters, show) {
+            let raw = String::from_utf8_lossy(&letter.raw);
+            output.line(format!(
+                "newest {}: {} position {}, {} UTC\n  {}\n  {}",
+                letter.reason,
+                letter.split,
+                grouped(u64::try_from(letter.position).unwrap_or(0)),
+                instant(letter.recorded_at),
+                raw.trim_end(),
+                letter.detail,
+            ));
+        }
+        output.line(format!("{} rows in {dataset}.dead_letters. Next:", grouped(letters.len() as u64)));
+        output.line(format!(
+            "  tidemill query \"SELECT reason, detail, split, position FROM {dataset}.dead_letters LIMIT 5\""
+        ));
+    }
+}
+
+/// Shares never round to nothing or to everything.
+fn share(rows: u64, read: u64) -> String {
+    if read == 0 {
+        return "-".to_owned();
+    }
+    let percent = rows as f64 * 100.0 / read as f64;
+    if percent < 0.01 { "<0.01 %".to_owned() } else { format!("{percent:.2} %") }
+}
+
+fn as_json(pipeline: &str, letters: &BTreeMap<String, Vec<Letter>>, show: usize) -> Value {
+    let datasets: Vec<Value> = letters
+        .iter()
+        .map(|(dataset, letters)| {
+            let reasons: Vec<Value> = summaries(letters)
+                .into_iter()
+                .map(|(reason, summary)| {
+                    let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
+                    json!({"reason": reason, "rows": summary.rows, "first": text(summary.first), "last": text(summary.last)})
+                })
+                .collect();
+            let shown: Vec<Value> = newest(letters, show)
+                .into_iter()
+                .map(|letter| {
+                    json!({
+                        "reason": letter.reason,
+                        "detail": letter.detail,
+                        "split": letter.split,
+                        "position": letter.position,
+                        "recorded_at": letter.recorded_at.to_string(),
+                        "raw": String::from_utf8_lossy(&letter.raw),
+                    })
+                })
+                .collect();
+            json!({"dataset": dataset, "rows": letters.len(), "reasons": reasons, "newest": shown})
+        })
+        .collect();
+    json!({"pipeline": pipeline, "datasets": datasets})
+}

@@ -1,0 +1,223 @@
+//! `tidemill run`: one pipeline here, live or for one interval, with its progress.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tidemill_model::{Error, Interval, Kind, Result, Timestamp, Trigger};
+use tidemill_runtime::exec::{Progress, Snapshot, StopFlag, Views};
+use tidemill_serve::{Server, ServerState};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::numbers::{duration, grouped, instant, rate};
+use super::output::Output;
+use crate::engine::{self, Live, RunOptions};
+use crate::{Workspace, workspace::served_views};
+
+/// Sets the flag on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process as usual.
+pub(crate) fn stop_on_signal(output: &Output) -> Result<StopFlag> {
+    let stop = StopFlag::default();
+    let failed = |e| Error::io("listen for", "signals", e);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (flag, output) = (stop.clone(), output.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        flag.stop();
+        output.note("ending after this epoch …");
+    });
+    Ok(stop)
+}
+
+/// Runs a pipeline by its trigger, or another one.
+pub(crate) async fn live(
+    workspace: &Workspace,
+    pipeline: &str,
+    trigger: Option<&str>,
+    lanes: Option<usize>,
+    serve: bool,
+    output: &Output,
+) -> Result<()> {
+    let stop = stop_on_signal(output)?;
+    let options = RunOptions { trigger: trigger.map(Trigger::parse).transpose()?, lanes };
+    let published = Arc::new(Views::default());
+    let live = Live::open(workspace, pipeline, &options, &published, &stop)?;
+    if serve {
+        let state = ServerState {
+            published,
+            views: Arc::new(served_views(workspace, &[pipeline.to_owned()])?),
+            clock: Arc::clone(&workspace.clock),
+        };
+        let server = Server::bind(workspace.catalog.project().config.listen, state).await?;
+        output.note(format!("views at http://{}/v1/views", server.address()));
+        tokio::spawn(server.serve(std::future::pending()));
+    }
+    let progress = Arc::clone(&live.progress);
+    let before = progress.snapshot();
+    let begun = workspace.clock.now();
+    let after = before.epoch;
+    output.note(format!(
+        "{pipeline}  {}, {} lanes{}    Ctrl-C ends after an epoch",
+        live.trigger,
+        options.lanes.unwrap_or(workspace.lanes),
+        if after.0 > 0 { format!(", resumed after epoch {}", grouped(after.0)) } else { String::new() },
+    ));
+    let running = tokio::task::spawn_blocking(move || live.run());
+    let outcome = watch(running, &progress, pipeline, workspace, output).await;
+    let end = progress.snapshot();
+    let took = workspace.clock.now().since(begun);
+    let ended = outcome?;
+    ended.map_err(|e| e.context(format!("pipeline {pipeline}, after epoch {}", end.epoch)))?;
+    report(pipeline, &before, &end, took, output);
+    Ok(())
+}
+
+/// Shows a run while it goes on.
+async fn watch(
+    mut running: tokio::task::JoinHandle<Result<()>>,
+    progress: &Arc<Progress>,
+    pipeline: &str,
+    workspace: &Workspace,
+    output: &Output,
+) -> Result<Result<()>> {
+    let spinner = output.spinner();
+    let mut last: Option<(Timestamp, u64)> = None;
+    let mut speed = 0.0;
+    let mut reported = workspace.clock.now();
+    loop {
+        let waited = tokio::time::timeout(Duration::from_millis(250), &mut running).await;
+        let now = workspace.clock.now();
+        let shown = progress.snapshot();
+        if let Some((at, rows)) = last {
+            let seconds = now.since(at).as_secs_f64().max(1e-3);
+            let fresh = shown.rows_read.saturating_sub(rows) as f64 / seconds;
+            speed = if speed == 0.0 { fresh } else { 0.7 * speed + 0.3 * fresh };
+        }
+        last = Some((now, shown.rows_read));
+        spinner.set_message(line(&shown, speed, now));
+        if output.reports_every().is_some_and(|every| now.since(reported) >= every) {
+            reported = now;
+            output.note(format!(
+                "{} {pipeline} epoch={} rows_s={speed:.0} rows={} dead={} late={}",
+                instant(now),
+                shown.epoch,
+                shown.rows_read,
+                shown.counters.rows_dead(),
+                shown.counters.rows_late,
+            ));
+        }
+        if let Ok(ended) = waited {
+            spinner.finish_and_clear();
+            return ended.map_err(|e| Error::internal("the run did not end by itself").because(e));
+        }
+    }
+}
+
+fn line(shown: &Snapshot, speed: f64, now: Timestamp) -> String {
+    let committed = shown.committed_at.map_or_else(|| "-".to_owned(), |at| duration(now.since(at)));
+    let complete = shown.sources.iter().filter_map(|source| source.watermark).min();
+    format!(
+        "epoch {}, {committed} ago   {} rows/s   complete to {}   dead {}   late {}",
+        grouped(shown.epoch.0),
+        rate(speed),
+        complete.map_or_else(|| "-".to_owned(), |w| w.instant().map_or_else(|| w.to_string(), instant)),
+        grouped(shown.counters.rows_dead()),
+        grouped(shown.counters.rows_late),
+    )
+}
+
+fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, took: Duration, output: &Output) {
+    let (was, is) = (&before.counters, &end.counters);
+    let rows = is.rows_read - was.rows_read;
+    let written = is.rows_written - was.rows_written;
+    let dead = is.rows_dead() - was.rows_dead();
+    let late = is.rows_late - was.rows_late;
+    if output.is_human() {
+        output.line(format!(
+            "= {} epochs in {}: {} rows read, {} written, {} dead, {} late. Continues from epoch {}.",
+            grouped(end.epochs),
+            duration(took),
+            grouped(rows),
+            grouped(written),
+            grouped(dead),
+            grouped(late),
+            grouped(end.epoch.0),
+        ));
+        if dead > 0 {
+            output.note(format!("Next: tidemill dead-letters {pipeline}"));
+        }
+        return;
+    }
+    let millis = |share: f64| end.latencies.quantile(share).map(|latency| latency.as_secs_f64() * 1e3);
+    output.value(&json!({
+        "pipeline": pipeline,
+        "epoch": end.epoch.0,
+        "epochs": end.epochs,
+        "seconds": took.as_secs_f64(),
+        "rows_read": rows,
+        "rows_written": written,
+        "dead": dead,
+        "late": late,
+        "latency_ms": {"p50": millis(0.5), "p99": millis(0.99)},
+    }));
+}
+
+/// Runs one interval.
+pub(crate) async fn interval(workspace: &Workspace, pipeline: &str, interval: &str, output: &Output) -> Result<()> {
+    let interval = Interval::parse(interval)?;
+    let stop = stop_on_signal(output)?;
+    let begun = workspace.clock.now();
+    let spinner = output.spinner();
+    let mut ticking = None;
+    let watching = |progress: &Arc<tidemill_sql::batch::BatchProgress>| {
+        let (progress, spinner) = (Arc::clone(progress), spinner.clone());
+        ticking = Some(tokio::spawn(async move {
+            loop {
+                let (read, wrote) = (grouped(progress.rows_read()), grouped(progress.rows_written()));
+                spinner.set_message(format!("{read} rows read, {wrote} written"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }));
+    };
+    let outcome = engine::interval(workspace, pipeline, interval, &stop, watching).await;
+    if let Some(ticking) = ticking {
+        ticking.abort();
+    }
+    spinner.finish_and_clear();
+    let report = outcome.map_err(|e| {
+        let context = format!("pipeline {pipeline}, interval {interval}");
+        if e.kind() == Kind::Plan { e } else { e.context(context).fact("nothing of this interval was published") }
+    })?;
+    let took = workspace.clock.now().since(begun);
+    if !output.is_human() {
+        let mut value =
+            serde_json::to_value(&report).map_err(|e| Error::internal("the report cannot be written").because(e))?;
+        value["seconds"] = json!(took.as_secs_f64());
+        output.value(&value);
+        return Ok(());
+    }
+    for target in &report.targets {
+        output.line(format!(
+            "= {} - {}  done   {}   {} rows to {}   generation {}",
+            instant(interval.start),
+            instant(interval.end),
+            duration(took),
+            grouped(target.rows),
+            target.name,
+            report.generation,
+        ));
+        if let Some(why) = &target.whole_because {
+            output.note(format!("  {} holds the result over all rows before the interval's end: {why}", target.name));
+        }
+    }
+    if report.counters.rows_dead() > 0 {
+        output.note(format!("{} dead letters. Next: tidemill dead-letters {pipeline}", report.counters.rows_dead()));
+    }
+    for view in &report.views_left_out {
+        output.note(format!("  {view} is kept by the live trigger and was not touched"));
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! [`Live`]: one pipeline made ready for the stream executor, from its plan to its lock.
+//!
+//! **Invariant:** a pipeline runs under its lock, and whatever an earlier run left half published is published first.
+
+use std::sync::Arc;
+
+use tidemill_checkpoint::StateLock;
+use tidemill_model::{Result, Trigger};
+use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, StopFlag, ViewNode, Views, run};
+use tidemill_sql::Side;
+use tidemill_sql::batch::{
+    BatchProgress, IntervalReport, RunContext, finish_interval, lookup_tables, run_interval,
+};
+use tidemill_sql::stream::{StreamPlan, plan_stream};
+
+use crate::Workspace;
+
+/// How a run differs from what the project says.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Another trigger.
+    pub trigger: Option<Trigger>,
+    /// Another number of lanes.
+    pub lanes: Option<usize>,
+}
+
+/// One pipeline, ready to run.
+pub struct Live {
+    dataflow: Dataflow,
+    /// What it shows to those who watch.
+    pub progress: Arc<Progress>,
+    /// Ends it after the epoch in hand.
+    pub stop: StopFlag,
+    /// When it works.
+    pub trigger: Trigger,
+    _lock: StateLock,
+}
+
+impl Live {
+    /// Plans the pipeline, takes its lock, and recovers.
+    ///
+    /// # Errors
+    /// Plan, at its place; Fenced, when it runs elsewhere; whatever its sources, sinks and store answer.
+    pub fn open(
+        workspace: &Workspace,
+        pipeline: &str,
+        options: &RunOptions,
+        published: &Arc<Views>,
+        stop: &StopFlag,
+    ) -> Result<Live> {
+        let plan = plan(workspace, pipeline)?;
+        let lock = workspace.lock(pipeline)?;
+        finish_interval(&workspace.catalog, pipeline, &context(workspace, pipeline, stop))?;
+        let declared = workspace.catalog.project().pipeline(pipeline)?;
+        let trigger = options.trigger.clone().unwrap_or_else(|| declared.trigger.clone());
+        let progress = Arc::new(Progress::default());
+        let job = Job {
+            pipeline: pipeline.to_owned(),
+            views: view_nodes(&plan),
+            fingerprint: plan.fingerprint.clone(),
+            graph: plan.graph,
+            trigger: trigger.clone(),
+            checkpoint: declared.checkpoint,
+            lanes: options.lanes.unwrap_or(workspace.lanes).max(1),
+            checkpoints: workspace.checkpoints(pipeline),
+            clock: Arc::clone(&workspace.clock),
+            published: Arc::clone(published),
+            progress: Arc::clone(&progress),
+            limits: Limits::default(),
+        };
+        let dataflow = Dataflow::new(job)?;
+        Ok(Live { dataflow, progress, stop: stop.clone(), trigger, _lock: lock })
+    }
+
+    /// Runs on this thread until its trigger, its sources or its stop flag end it.
+    ///
+    /// # Errors
+    /// The first error of any part; what was not committed is read again by the next run.
+    pub fn run(self) -> Result<()> {
+        run(self.dataflow, &self.stop)
+    }
+}
+
+/// Plans a pipeline for the stream executor; opens its sources and sinks and reads nothing.
+///
+/// # Errors
+/// Plan, at its place; Config, when a source or sink cannot be opened.
+pub fn plan(workspace: &Workspace, pipeline: &str) -> Result<StreamPlan> {
+    let open = lookup_tables(&workspace.catalog, Side::Live);
+    plan_stream(&workspace.catalog, pipeline, Side::Live, &open)
+}
+
+fn view_nodes(plan: &StreamPlan) -> Vec<ViewNode> {
+    plan.views.iter().map(|view| ViewNode { view: view.name.clone(), node: view.node.clone() }).collect()
+}
+
+fn context(workspace: &Workspace, pipeline: &str, stop: &StopFlag) -> RunContext {
+    let resources = workspace.resources();
+    RunContext {
+        clock: Arc::clone(&workspace.clock),
+        checkpoints: workspace.checkpoints(pipeline),
+        progress: Arc::new(BatchProgress::new(stop.clone())),
+        lanes: resources.partitions,
+        memory: resources.memory,
+        spill: resources.spill,
+    }
+}
+
+/// Computes and commits what the pipeline owns in one interval.
+///
+/// # Errors
+/// As [`run_interval`]; Fenced, when the pipeline runs elsewhere.
+pub async fn interval(
+    workspace: &Workspace,
+    pipeline: &str,
+    interval: tidemill_model::Interval,
+    stop: &StopFlag,
+    watch: impl FnOnce(&Arc<BatchProgress>),
+) -> Result<IntervalReport> {
+    let _lock = workspace.lock(pipeline)?;
+    let context = context(workspace, pipeline, stop);
+    watch(&context.progress);
+    run_interval(&workspace.catalog, pipeline, interval, &context).await
+}

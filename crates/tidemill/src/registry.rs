@@ -1,0 +1,43 @@
+//! [`registry`]: every connector and format of this binary.
+//!
+//! **Invariant:** a connector is registered here or nowhere; there is no discovery.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use tidemill_model::Result;
+use tidemill_runtime::{DatasetSpec, Environment};
+use tidemill_sql::{BatchTables, Formats, Registry};
+
+/// Every connector and format.
+#[must_use]
+pub fn registry() -> Registry {
+    let mut connectors = tidemill_connect::connectors();
+    connectors.push(Arc::new(tidemill_delta::DeltaConnector));
+    Registry {
+        connectors,
+        formats: Formats {
+            names: tidemill_connect::FORMATS.iter().map(|format| format.name).collect(),
+            columnar: vec!["parquet"],
+            options: tidemill_connect::format_options,
+            make: tidemill_connect::format,
+        },
+        tables: vec![Arc::new(DeltaTables)],
+    }
+}
+
+/// Delta tables as DataFusion reads them itself, with its pruning of files.
+#[derive(Debug)]
+struct DeltaTables;
+
+#[async_trait]
+impl BatchTables for DeltaTables {
+    fn connector(&self) -> &'static str {
+        "delta"
+    }
+
+    async fn open(&self, spec: &DatasetSpec, env: &Environment) -> Result<Arc<dyn TableProvider>> {
+        tidemill_delta::table_provider(spec, env).await
+    }
+}

@@ -1,0 +1,27 @@
+//! [`SystemClock`] and [`variable`]: the only places where the process's clock and environment are read.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tidemill_model::{Clock, Timestamp};
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everyone else is given")]
+    fn now(&self) -> Timestamp {
+        let now = SystemTime::now();
+        match now.duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)),
+            Err(before) => Timestamp(-i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+/// An environment variable, if it is set and text.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the environment that everyone else is given")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
