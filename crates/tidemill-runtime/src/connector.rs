@@ -48,6 +48,12 @@ pub trait Connector: Send + Sync + fmt::Debug {
     /// Its options beyond the common ones.
     fn options(&self) -> &'static [OptionSpec];
 
+    /// The format of its records when a dataset names none. Conservative default: the dataset must name one where the
+    /// connector carries records.
+    fn default_format(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The columns of a dataset declared without any, found by looking (a Parquet or Delta schema).
     ///
     /// # Errors

@@ -231,7 +231,7 @@ impl Catalog {
     }
 
     fn with_columns(&self, dataset: &Dataset, binding: &Binding, schema: &SchemaRef) -> Result<DatasetSpec> {
-        let format = match binding.settings.text("format") {
+        let format = match binding.settings.text("format").or(binding.connector.default_format()) {
             Some(name) if self.registry.formats.names.contains(&name) => {
                 let made = (self.registry.formats.make)(name, &binding.settings, schema);
                 Some(made.map_err(|error| error.at(&dataset.place))?)

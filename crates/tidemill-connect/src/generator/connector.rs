@@ -24,6 +24,10 @@ impl Connector for GeneratorConnector {
         "Orders, customers and products made up from a seed, with disorder, duplicates and faults as asked for."
     }
 
+    fn default_format(&self) -> Option<&'static str> {
+        Some("json")
+    }
+
     fn options(&self) -> &'static [OptionSpec] {
         OPTIONS
     }

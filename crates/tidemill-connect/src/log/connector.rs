@@ -25,6 +25,10 @@ impl Connector for LogConnector {
         "A durable topic in the project's own state folder: partitions, offsets, retention, exactly once by epoch, no server."
     }
 
+    fn default_format(&self) -> Option<&'static str> {
+        Some("json")
+    }
+
     fn options(&self) -> &'static [OptionSpec] {
         OPTIONS
     }
