@@ -10,7 +10,7 @@ use tidemill_model::{Clock, OptionSpec, Result, Settings};
 use crate::{Format, Sink, SinkTarget, Source};
 
 /// What a connector knows of the world; nothing is read from the environment behind its back.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Environment {
     /// The project's folder; relative paths start here.
     pub project: PathBuf,
@@ -20,6 +20,16 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// Settings of object stores by URL scheme (`s3` → region, endpoint, keys), from `tidemill.toml`.
     pub stores: std::collections::BTreeMap<String, Vec<(String, String)>>,
+}
+
+impl fmt::Debug for Environment {
+    /// Without the settings of the stores: there are secrets among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("project", &self.project)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A dataset as declared: one CREATE TABLE, or its HISTORY.

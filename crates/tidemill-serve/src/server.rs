@@ -127,7 +127,7 @@ async fn view(
         return refuse(StatusCode::NOT_FOUND, &no_view(&state, &name));
     };
     let Some(rows) = state.published.rows(&name) else {
-        let error = Error::new(Kind::Unavailable, "U020", format!("`{name}` has no epoch yet"))
+        let error = Error::new(Kind::Unavailable, "U070", format!("`{name}` has no epoch yet"))
             .fact(format!("it is kept by pipeline {}: ask again once that has committed one", view.pipeline));
         return refuse(StatusCode::SERVICE_UNAVAILABLE, &error);
     };

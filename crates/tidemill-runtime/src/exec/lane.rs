@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
 
 use super::align::{Due, Inputs};
+use super::divide::split_by_lane;
 use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceCut, SourceDriver};
-use crate::{Batch, Committable, Edge, NodeKind, Operator, Output, Route, SinkWriter, StateChunk, ipc};
+use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
+use crate::{Batch, Committable, NodeKind, Output, StateChunk, ipc};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,36 +45,6 @@ pub(crate) struct Ack {
     pub(crate) rows_late: u64,
     /// When rows of this epoch arrived, with how many.
     pub(crate) arrivals: Vec<(Timestamp, u64)>,
-}
-
-enum Work {
-    Source(Box<SourceDriver>),
-    Operator(Box<dyn Operator>),
-    Sink(Box<dyn SinkWriter>),
-}
-
-struct NodeRun {
-    name: String,
-    work: Option<Work>,
-    inputs: Inputs,
-    outputs: Vec<OutEdge>,
-    late_before: u64,
-}
-
-/// An edge as this lane sees it.
-struct OutEdge {
-    edge: Edge,
-    /// The receiving node's channel for a forward edge, or for this lane's own share of a hash edge.
-    channel: usize,
-    queues: Option<EdgeQueues>,
-}
-
-/// A hash edge's queue from another lane into this one.
-struct InQueue {
-    queues: EdgeQueues,
-    from: usize,
-    node: usize,
-    channel: usize,
 }
 
 /// One lane.
@@ -450,64 +422,4 @@ impl Lane {
             self.shared.bell.ring();
         }
     }
-}
-
-/// Connects a lane's nodes; answers the queues into it.
-fn wire(
-    job: &Job,
-    lane: usize,
-    lanes: usize,
-    queues: &BTreeMap<(usize, usize), EdgeQueues>,
-    nodes: &mut [NodeRun],
-) -> Vec<InQueue> {
-    let mut incoming = Vec::new();
-    for (from, node) in job.graph.nodes.iter().enumerate() {
-        for (place, edge) in node.outputs.iter().enumerate() {
-            let to = edge.to.0;
-            let channel = nodes[to].inputs.add(edge.input);
-            let queues = queues.get(&(from, place)).cloned();
-            if let Some(queues) = &queues {
-                for other in (0..lanes).filter(|&other| other != lane) {
-                    let channel = nodes[to].inputs.add(edge.input);
-                    incoming.push(InQueue { queues: queues.clone(), from: other, node: to, channel });
-                }
-            }
-            nodes[from].outputs.push(OutEdge { edge: edge.clone(), channel, queues });
-        }
-    }
-    incoming
-}
-
-/// The rows of each lane, in order; lanes without rows are left out.
-fn split_by_lane(batch: &Batch, route: &Route, lanes: usize) -> Result<Vec<(usize, Batch)>> {
-    let Route::Hash(columns) = route else { return Ok(vec![(0, batch.clone())]) };
-    let broken = |e: arrow::error::ArrowError| Error::internal("rows cannot be divided among lanes").because(e);
-    if lanes == 1 || columns.is_empty() {
-        return Ok(vec![(0, batch.clone())]);
-    }
-    let lane_of = Route::lane_of(&batch.rows, columns, lanes).map_err(broken)?;
-    let mut parts = Vec::with_capacity(lanes);
-    for lane in 0..lanes {
-        let rows: arrow::array::UInt32Array =
-            lane_of.iter().enumerate().filter(|(_, l)| **l == lane).map(|(i, _)| i as u32).collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let taken = arrow::compute::take_record_batch(&batch.rows, &rows).map_err(broken)?;
-        let weights = match &batch.weights {
-            None => None,
-            Some(weights) => Some(weights_at(weights, &rows).map_err(broken)?),
-        };
-        parts.push((lane, Batch { rows: taken, weights }));
-    }
-    Ok(parts)
-}
-
-fn weights_at(
-    weights: &arrow::array::Int64Array,
-    rows: &arrow::array::UInt32Array,
-) -> Result<arrow::array::Int64Array, arrow::error::ArrowError> {
-    use arrow::array::AsArray;
-    let taken = arrow::compute::take(weights, rows, None)?;
-    Ok(taken.as_primitive::<arrow::datatypes::Int64Type>().clone())
 }

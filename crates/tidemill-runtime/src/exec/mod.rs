@@ -8,6 +8,7 @@
 mod align;
 mod board;
 mod coordinator;
+mod divide;
 mod driver;
 mod exchange;
 mod job;
@@ -17,6 +18,7 @@ mod progress;
 mod pull;
 mod ticks;
 mod views;
+mod wiring;
 
 pub use coordinator::{Coordinator, Probe, Step};
 pub use driver::run;

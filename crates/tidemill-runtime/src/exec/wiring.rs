@@ -1,0 +1,66 @@
+//! The nodes of one lane and how they are connected: [`NodeRun`], [`OutEdge`], [`InQueue`].
+
+use std::collections::BTreeMap;
+
+use super::align::Inputs;
+use super::exchange::EdgeQueues;
+use super::job::Job;
+use super::pull::SourceDriver;
+use crate::{Edge, Operator, SinkWriter};
+
+/// What a node does on a lane.
+pub(super) enum Work {
+    Source(Box<SourceDriver>),
+    Operator(Box<dyn Operator>),
+    Sink(Box<dyn SinkWriter>),
+}
+
+pub(super) struct NodeRun {
+    pub(super) name: String,
+    pub(super) work: Option<Work>,
+    pub(super) inputs: Inputs,
+    pub(super) outputs: Vec<OutEdge>,
+    pub(super) late_before: u64,
+}
+
+/// An edge as this lane sees it.
+pub(super) struct OutEdge {
+    pub(super) edge: Edge,
+    /// The receiving node's channel for a forward edge, or for this lane's own share of a hash edge.
+    pub(super) channel: usize,
+    pub(super) queues: Option<EdgeQueues>,
+}
+
+/// A hash edge's queue from another lane into this one.
+pub(super) struct InQueue {
+    pub(super) queues: EdgeQueues,
+    pub(super) from: usize,
+    pub(super) node: usize,
+    pub(super) channel: usize,
+}
+
+/// Connects a lane's nodes; answers the queues into it.
+pub(super) fn wire(
+    job: &Job,
+    lane: usize,
+    lanes: usize,
+    queues: &BTreeMap<(usize, usize), EdgeQueues>,
+    nodes: &mut [NodeRun],
+) -> Vec<InQueue> {
+    let mut incoming = Vec::new();
+    for (from, node) in job.graph.nodes.iter().enumerate() {
+        for (place, edge) in node.outputs.iter().enumerate() {
+            let to = edge.to.0;
+            let channel = nodes[to].inputs.add(edge.input);
+            let queues = queues.get(&(from, place)).cloned();
+            if let Some(queues) = &queues {
+                for other in (0..lanes).filter(|&other| other != lane) {
+                    let channel = nodes[to].inputs.add(edge.input);
+                    incoming.push(InQueue { queues: queues.clone(), from: other, node: to, channel });
+                }
+            }
+            nodes[from].outputs.push(OutEdge { edge: edge.clone(), channel, queues });
+        }
+    }
+    incoming
+}
