@@ -243,7 +243,7 @@ fn what_files_cannot_do_is_refused_with_what_can() {
         (vec![("path", "taken")], &append, "C334"),
         (vec![("partition_by", "regin")], &append, "C335"),
     ] {
-        let error = rig.sink(&options, target).err().expect("refused");
+        let error = rig.sink(&options, target).expect_err("refused");
         assert_eq!((error.kind(), error.code()), (Kind::Config, code), "{error}");
         assert!(!error.facts().is_empty() || !error.caret_label().is_empty(), "{error}");
     }
