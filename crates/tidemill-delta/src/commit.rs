@@ -10,7 +10,7 @@ use deltalake_core::DeltaTable;
 use deltalake_core::kernel::Transaction;
 use deltalake_core::kernel::transaction::CommitProperties;
 use serde_json::json;
-use tidemill_model::{Epoch, Error, Result};
+use tidemill_model::{Epoch, Error, Kind, Result};
 use tidemill_runtime::{Committable, SinkCommitter, WriteMode};
 
 use crate::blocking::block_on;
@@ -20,7 +20,7 @@ use crate::sink::Target;
 use crate::stage::{Staged, remove, sweep};
 use crate::table::{columns, open_or_create, turn};
 use crate::types::fits;
-use crate::write::{append, replace};
+use crate::write::{append, compact, replace};
 
 /// How often a commit that met other writers is made again before the engine is asked to wait.
 const ATTEMPTS: u32 = 12;
@@ -54,9 +54,43 @@ impl SinkCommitter for DeltaCommitter {
     }
 
     fn abort_after(&mut self, epoch: Epoch) -> Result<()> {
+        let (target, after) = (Arc::clone(&self.target), epoch_number(epoch)?);
+        let table = block_on(async move {
+            let Some(table) = target.config.location.load().await? else { return Ok(None) };
+            match progress(&target, &table).await? {
+                Some(done) if done > after => Err(ahead(&target, done, after)),
+                _ => Ok(Some(table)),
+            }
+        })?;
+        self.table = table;
         // Files of earlier epochs are in the table: this process or the one before died between commit and removal.
         sweep(&self.target.staging, |staged| staged != epoch)
     }
+}
+
+fn epoch_number(epoch: Epoch) -> Result<i64> {
+    i64::try_from(epoch.0).map_err(|_| Error::internal("an epoch beyond 2^63"))
+}
+
+/// The last epoch of this sink in the table.
+async fn progress(target: &Target, table: &DeltaTable) -> Result<Option<i64>> {
+    let location = &target.config.location;
+    let state = table.snapshot().map_err(|error| problem(location, "read", error))?;
+    let done = state.transaction_version(table.log_store().as_ref(), &target.app_id).await;
+    done.map_err(|error| problem(location, "read the progress in", error))
+}
+
+/// A manifest is written before its epoch is committed, so a table is never ahead of it unless the manifest was lost.
+/// Taking its epochs for done would drop their rows.
+fn ahead(target: &Target, done: i64, now: i64) -> Error {
+    let shown = &target.config.location.shown;
+    Error::new(
+        Kind::Fenced,
+        "F210",
+        format!("the Delta table {shown} has epoch {done} of `{}`, and this run is only at epoch {now}", target.app_id),
+    )
+    .fact("the state of the pipeline was removed or is an older copy, or another project writes under the same names")
+    .fact("restore the state, or remove the table with it, or give the pipeline another name")
 }
 
 /// Brings the epoch into the table and answers the table after it.
@@ -68,15 +102,14 @@ async fn publish(
 ) -> Result<DeltaTable> {
     let location = &target.config.location;
     let _turn = turn(location).await;
-    let version = i64::try_from(epoch.0).map_err(|_| Error::internal("an epoch beyond 2^63"))?;
+    let version = epoch_number(epoch)?;
     let mut attempt = 0;
     loop {
         let table = refreshed(target, known.take()).await?;
-        let state = table.snapshot().map_err(|error| problem(location, "read", error))?;
-        let log = table.log_store();
-        let done = state.transaction_version(log.as_ref(), &target.app_id).await;
-        if done.map_err(|error| problem(location, "read the progress in", error))?.is_some_and(|done| done >= version) {
-            return Ok(table);
+        match progress(target, &table).await? {
+            Some(done) if done == version => return Ok(table),
+            Some(done) if done > version => return Err(ahead(target, done, version)),
+            _ => {}
         }
         let outcome = match &target.mode {
             WriteMode::Append => append(target, &table, &staged, properties(target, version, true)).await,
@@ -88,7 +121,10 @@ async fn publish(
             }
         };
         match outcome {
-            Ok(table) => return Ok(table),
+            Ok(table) => {
+                let due = target.config.compact_every.is_some_and(|every| epoch.0 % every.get() == 0);
+                return Ok(if due { compact(target, table).await } else { table });
+            }
             Err(Failed::Ours(error)) => return Err(error),
             Err(Failed::Theirs(error)) if is_conflict(&error) && attempt < ATTEMPTS => {
                 tokio::time::sleep(backoff(attempt)).await;

@@ -2,19 +2,20 @@
 //!
 //! **Invariant:** nothing is read from the process environment; credentials come from [`Environment::stores`] only.
 
+use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use deltalake_core::logstore::{
-    LogStoreFactory, LogStoreRef, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories, logstore_for,
-    logstore_with,
+    LogStoreFactory, LogStoreRef, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories, logstore_with,
 };
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Result, Settings, nearest};
 use tidemill_runtime::{DatasetSpec, Environment};
 use url::Url;
 
+use crate::durable::Durable;
 use crate::problem::problem;
 
 /// The options of `connector = 'delta'`.
@@ -33,13 +34,21 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec::optional(
         "target_file_size",
         OptionKind::Integer,
-        Some("134217728"),
-        "About how many bytes a data file may reach before the next one is begun.",
+        None,
+        "About how many bytes a data file may reach before the next one is begun. Left out, 128 MiB; 32 MiB where rows \
+         are merged by key, since a merge copies whole files.",
+    ),
+    OptionSpec::optional(
+        "compact_every",
+        OptionKind::Integer,
+        None,
+        "Joins small files after so many epochs. Left out, never; a table that another stream reads must not be \
+         compacted.",
     ),
 ];
 
 /// Where a table is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Location {
     /// The canonical form.
     pub(crate) url: Url,
@@ -54,7 +63,8 @@ pub(crate) struct Location {
 pub(crate) struct DeltaConfig {
     pub(crate) location: Location,
     pub(crate) partition_by: Vec<String>,
-    pub(crate) target_file_size: NonZeroU64,
+    pub(crate) target_file_size: Option<NonZeroU64>,
+    pub(crate) compact_every: Option<NonZeroU64>,
 }
 
 impl DeltaConfig {
@@ -66,15 +76,30 @@ impl DeltaConfig {
         Ok(DeltaConfig {
             location: Location::of(&spec.settings, env)?,
             partition_by: list(spec.settings.text("partition_by").unwrap_or_default()),
-            target_file_size: spec.settings.integer("target_file_size").and_then(NonZeroU64::new).ok_or_else(|| {
-                Error::new(Kind::Config, "C213", "option `target_file_size` must be a number of bytes above 0")
-            })?,
+            target_file_size: above_zero(&spec.settings, "target_file_size")?,
+            compact_every: above_zero(&spec.settings, "compact_every")?,
         })
+    }
+}
+
+fn above_zero(settings: &Settings, name: &str) -> Result<Option<NonZeroU64>> {
+    match settings.integer(name).map(NonZeroU64::new) {
+        None => Ok(None),
+        Some(Some(number)) => Ok(Some(number)),
+        Some(None) => Err(Error::new(Kind::Config, "C213", format!("option `{name}` must be above 0"))
+            .fact("leave it out for the default")),
     }
 }
 
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+impl fmt::Debug for Location {
+    /// Without the settings of the store: there are secrets among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Location").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
 }
 
 impl Location {
@@ -97,7 +122,7 @@ impl Location {
                 .or_insert_with(|| Arc::new(ConditionalPutLog) as Arc<dyn LogStoreFactory>);
             logstore_with(self.s3()?, &self.url, StorageConfig::default())
         } else {
-            logstore_for(&self.url, StorageConfig::default())
+            logstore_with(Arc::new(Durable::default()), &self.url, StorageConfig::default())
         };
         opened.map_err(|error| problem(self, "open", error))
     }

@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod connector;
 mod datafile;
+mod durable;
 mod latest;
 mod merge;
 mod probe;

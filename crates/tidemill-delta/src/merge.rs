@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 use deltalake_core::DeltaTable;
 use deltalake_core::delta_datafusion::create_session;
 use deltalake_core::kernel::transaction::CommitProperties;
+use parquet::file::properties::WriterProperties;
 use tidemill_model::{Error, Result};
 
 use crate::commit::Failed;
@@ -50,7 +51,8 @@ pub(crate) async fn merge(
     let schema = columns(table)?;
     let changes = Changes { rows: as_in_table(&changes.rows, &schema)?, kinds: changes.kinds };
     if !is_plain(table)? {
-        return by_library(table, changes, key, sequence, properties).await;
+        return by_library(table, changes, key, sequence, file_properties(&target.stored, &target.mode), properties)
+            .await;
     }
     let at = |name: &str| schema.index_of(name).map_err(|error| Error::internal(error.to_string()));
     let key_at = key.iter().map(|name| at(name)).collect::<Result<Vec<_>>>()?;
@@ -76,6 +78,7 @@ pub(crate) async fn by_library(
     changes: Changes,
     key: &[String],
     sequence: Option<&str>,
+    files: WriterProperties,
     properties: CommitProperties,
 ) -> Result<DeltaTable, Failed> {
     let columns: Vec<String> = changes.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -93,7 +96,7 @@ pub(crate) async fn by_library(
         .with_source_alias("given")
         .with_target_alias("stored")
         .with_session_state(Arc::new(session.state()))
-        .with_writer_properties(file_properties())
+        .with_writer_properties(files)
         .with_commit_properties(properties)
         .when_matched_delete(|delete| delete.predicate(given(CHANGE).eq(lit(code(Change::Delete)))))?
         .when_matched_update(|update| {

@@ -28,7 +28,6 @@ pub(crate) struct Probe {
     first: usize,
     by_key: HashMap<Box<[u8]>, u32>,
     first_rows: Rows,
-    order_rows: Rows,
 }
 
 /// What the changes do to one row group.
@@ -50,12 +49,11 @@ impl Probe {
         let keys = comparable(&converter(&table, key)?, columns, key)?;
         let select: Vec<usize> = order.iter().copied().take(first).collect();
         let first_rows = rows(&table, columns, &select)?;
-        let order_rows = rows(&table, columns, &order)?;
         let mut by_key = HashMap::with_capacity(keys.num_rows());
         for (change, key) in keys.iter().enumerate() {
             by_key.insert(Box::from(key.data()), change as u32);
         }
-        Ok(Probe { table, changes, key: key.to_vec(), order, first, by_key, first_rows, order_rows })
+        Ok(Probe { table, changes, key: key.to_vec(), order, first, by_key, first_rows })
     }
 
     /// Looks one row group through.
@@ -78,7 +76,7 @@ impl Probe {
                 .filter_map(|(row, key)| self.by_key.get(key.data()).map(|&change| (row as u32, change)))
                 .collect();
             let sequences: Vec<ArrayRef> = columns.iter().skip(self.key.len()).map(Arc::clone).collect();
-            let stored = picked(first_converter.as_ref(), &sequences, &hits)?;
+            let stored = picked(first_converter.as_ref(), &sequences, hits.iter().map(|hit| hit.0))?;
             for (at, &(row, change)) in hits.iter().enumerate() {
                 let row = start + row;
                 match self.kind(change) {
@@ -122,6 +120,7 @@ impl Probe {
             met.beaten.extend(ties.iter().map(|&(_, change)| change));
             return Ok(());
         };
+        let given: Vec<ArrayRef> = self.order.iter().map(|&at| Arc::clone(self.changes.rows.column(at))).collect();
         let mut columns = file.read(group, &self.table, &self.order)?;
         let (mut start, mut ties) = (0_u32, ties.iter().copied().peekable());
         while let Some((count, columns)) = columns.next().await? {
@@ -130,9 +129,11 @@ impl Probe {
             while let Some((row, change)) = ties.next_if(|&(row, _)| row < end) {
                 here.push((row - start, change));
             }
-            if let Some(stored) = picked(Some(&converter), &columns, &here)? {
+            let stored = picked(Some(&converter), &columns, here.iter().map(|tie| tie.0))?;
+            let given = picked(Some(&converter), &given, here.iter().map(|tie| tie.1))?;
+            if let (Some(stored), Some(given)) = (stored, given) {
                 for (at, &(row, change)) in here.iter().enumerate() {
-                    if self.order_rows.row(change as usize) > stored.row(at) {
+                    if given.row(at) > stored.row(at) {
                         met.gone.push(start + row);
                     } else {
                         met.beaten.push(change);
@@ -159,17 +160,14 @@ fn rows(table: &SchemaRef, columns: &[ArrayRef], select: &[usize]) -> Result<Row
     comparable(&converter(table, select)?, columns, select)
 }
 
-/// The rows that were hit, comparable; `None` when there is nothing to compare.
+/// The rows at these places, comparable; `None` when there is nothing to compare.
 fn picked(
     converter: Option<&RowConverter>,
     columns: &[ArrayRef],
-    hits: &[(u32, u32)],
+    at: impl ExactSizeIterator<Item = u32>,
 ) -> std::result::Result<Option<Rows>, DeltaTableError> {
-    let Some(converter) = converter else { return Ok(None) };
-    if hits.is_empty() {
-        return Ok(None);
-    }
-    let at = UInt32Array::from_iter_values(hits.iter().map(|&(row, _)| row));
+    let Some(converter) = converter.filter(|_| at.len() > 0) else { return Ok(None) };
+    let at = UInt32Array::from_iter_values(at);
     let taken = columns.iter().map(|column| take(column, &at, None)).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(Some(converter.convert_columns(&taken)?))
 }

@@ -13,7 +13,7 @@ use arrow::compute::{SortOptions, filter_record_batch, sort_to_indices, take_rec
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, lit};
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_optimizer::pruning::{PruningPredicateBuilder, PruningStatistics};
 use datafusion::prelude::SessionContext;
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
@@ -21,6 +21,7 @@ use deltalake_core::kernel::{Action, Add, EagerSnapshot};
 use deltalake_core::operations::write::configs::WriterStatsConfig;
 use deltalake_core::protocol::DeltaOperation;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::{StreamExt, TryStreamExt, stream};
 use tidemill_model::Error;
 use tokio::task::JoinSet;
 
@@ -31,6 +32,8 @@ use crate::probe::{Met, Probe};
 use crate::sink::Target;
 use crate::write::{ROWS_AT_ONCE, file_properties};
 
+/// Footers fetched at once; waiting for a store costs nothing here.
+const FOOTERS_AT_ONCE: usize = 8;
 /// Tasks that read and write at once.
 const WORKERS: usize = 2;
 /// Below this many bytes one task does all, so that few files stay few.
@@ -81,17 +84,16 @@ pub(crate) async fn rewrite(
     let probe = Arc::new(Probe::new(changes, key, sequence)?);
 
     let mut files = Vec::new();
-    for (view, candidate) in snapshot.log_data().iter().zip(candidates) {
-        files.push((DataFile::of(&view, &schema, &partitions)?, candidate));
+    let views: Vec<_> = snapshot.log_data().iter().zip(candidates).collect();
+    for at in by_least_key(&snapshot, &probe.table, key, views.len())? {
+        let Some((view, candidate)) = views.get(at) else { continue };
+        files.push((DataFile::of(view, &schema, &partitions)?, *candidate));
     }
-    let small = target.config.target_file_size.get() / 8;
+    let small = target.file_size.get() / 8;
     let gather = files.iter().filter(|(file, _)| file.size < small).count() >= SMALL_FILES;
     files.retain(|(file, candidate)| *candidate || (gather && file.size < small));
-    let mut open = Vec::with_capacity(files.len());
-    for (file, _) in files {
-        open.push(file.open(Arc::clone(&store)).await?);
-    }
-    let open = Arc::new(open);
+    let footers = stream::iter(files).map(|(file, _)| file.open(Arc::clone(&store))).buffered(FOOTERS_AT_ONCE);
+    let open = Arc::new(footers.try_collect::<Vec<_>>().await?);
 
     let mut met = look(&probe, &open).await?;
     let beaten: BTreeSet<u32> = met.iter().flat_map(|(_, met)| met.beaten.iter().copied()).collect();
@@ -110,8 +112,8 @@ pub(crate) async fn rewrite(
     let config = WriterConfig::new(
         Arc::clone(&schema),
         partitions,
-        Some(file_properties()),
-        Some(target.config.target_file_size),
+        Some(file_properties(&target.stored, &target.mode)),
+        Some(target.file_size),
         Some(ROWS_AT_ONCE),
         stats.num_indexed_cols,
         stats.stats_columns,
@@ -165,6 +167,21 @@ fn candidates(snapshot: &EagerSnapshot, changes: &Changes, key: &[usize]) -> std
     let names = DFSchema::try_from(Arc::clone(&schema))?;
     let predicate = SessionContext::new().create_physical_expr(within, &names)?;
     Ok(PruningPredicateBuilder::new().with_file_schema(schema).try_build(predicate)?.prune(&log)?)
+}
+
+/// The files in order of their least keys, so that what is copied together lies together and can be skipped later.
+fn by_least_key(
+    snapshot: &EagerSnapshot,
+    table: &SchemaRef,
+    key: &[usize],
+    files: usize,
+) -> std::result::Result<Vec<usize>, DeltaTableError> {
+    let log = snapshot.log_data();
+    let least = key.first().and_then(|&at| log.min_values(&Column::from_name(table.field(at).name())));
+    match least.filter(|least| least.len() == files) {
+        Some(least) => Ok(sort_to_indices(&least, None, None)?.values().iter().map(|&at| at as usize).collect()),
+        None => Ok((0..files).collect()),
+    }
 }
 
 /// Looks all row groups through, several at a time.

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a lane writes only to the staging folder; the table is touched by the committer alone.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +24,11 @@ use crate::types::{fits, store, stored_schema};
 /// The column of staged changes that says how often a row is added (or, negative, taken away).
 pub(crate) const WEIGHT: &str = "__tidemill_weight";
 
+/// The size of data files where rows are only added.
+const FILE: NonZeroU64 = NonZeroU64::new(128 << 20).expect("above 0");
+/// The size where rows are merged: smaller, because one row that goes makes its whole file be copied.
+const MERGED_FILE: NonZeroU64 = NonZeroU64::new(32 << 20).expect("above 0");
+
 /// What is written where, fixed when the sink opens.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -40,6 +46,8 @@ pub(crate) struct Target {
     pub(crate) interval: Option<Interval>,
     pub(crate) staging: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
+    /// About how large a data file becomes.
+    pub(crate) file_size: NonZeroU64,
     /// Positions of the key columns, for changes.
     key: Vec<usize>,
 }
@@ -100,16 +108,13 @@ impl DeltaSink {
             WriteMode::Upsert { .. } => with_weight(&stored),
             _ => Arc::clone(&stored),
         };
-        // Runs over intervals number their epochs each for itself, so each interval has its own progress.
-        let app_id = match target.interval {
-            None => format!("tidemill/{}/{}", target.pipeline, target.sink),
-            Some(interval) => format!("tidemill/{}/{}/{interval}", target.pipeline, target.sink),
-        };
+        let usual = if matches!(target.mode, WriteMode::Upsert { .. }) { MERGED_FILE } else { FILE };
+        let file_size = config.target_file_size.unwrap_or(usual);
         Ok(DeltaSink {
             target: Arc::new(Target {
                 config,
                 name: spec.name.clone(),
-                app_id,
+                app_id: format!("tidemill/{}/{}", target.pipeline, target.sink),
                 columns: Arc::clone(&target.schema),
                 stored,
                 staged,
@@ -117,6 +122,7 @@ impl DeltaSink {
                 interval: target.interval,
                 staging: target.staging.clone(),
                 clock: Arc::clone(&env.clock),
+                file_size,
                 key,
             }),
         })

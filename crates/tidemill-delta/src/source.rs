@@ -41,6 +41,7 @@ pub(crate) struct DeltaSource {
 struct Seen {
     table: Option<DeltaTable>,
     files: HashSet<String>,
+    splits: Option<Vec<Split>>,
 }
 
 impl DeltaSource {
@@ -58,7 +59,7 @@ impl DeltaSource {
                 return Err(absent(&location, field.name()));
             }
         }
-        let seen = Seen { table: Some(table), files: HashSet::new() };
+        let seen = Seen { table: Some(table), ..Seen::default() };
         Ok(DeltaSource { location, event_time: spec.event_time.clone(), seen: Mutex::new(seen) })
     }
 
@@ -90,19 +91,22 @@ impl Source for DeltaSource {
     }
 
     fn list_splits(&self) -> Result<Vec<Split>> {
-        let (location, known, event_time) = (self.location.clone(), self.table(), self.event_time.clone());
+        let (known, listed) = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            (seen.table.clone(), seen.splits.clone())
+        };
+        let (location, event_time) = (self.location.clone(), self.event_time.clone());
         let (table, splits) = block_on(async move {
             let mut table = match known {
                 Some(table) => table,
                 None => location.existing().await?,
             };
+            let before = table.version();
             table.update_state().await.map_err(|error| problem(&location, "read", error))?;
-            let state = table.snapshot().map_err(|error| problem(&location, "read", error))?;
-            let log = table.log_store();
-            let gone = state.all_tombstones(log.as_ref()).try_next().await;
-            if let Some(gone) = gone.map_err(|error| problem(&location, "read the log of", error))? {
-                return Err(rewritten(&location, &gone.path()));
+            if let Some(listed) = listed.filter(|_| table.version() == before) {
+                return Ok((table, listed));
             }
+            only_appended(&location, &table).await?;
             let splits = splits(&table, event_time.as_deref()).map_err(|error| problem(&location, "read", error))?;
             Ok((table, splits))
         })?;
@@ -111,7 +115,7 @@ impl Source for DeltaSource {
         if let Some(gone) = seen.files.difference(&files).next() {
             return Err(rewritten(&self.location, gone));
         }
-        *seen = Seen { table: Some(table), files };
+        *seen = Seen { table: Some(table), files, splits: Some(splits.clone()) };
         Ok(splits)
     }
 
@@ -133,6 +137,17 @@ impl Source for DeltaSource {
         };
         let batches = stream(&self.location, table, split.id.clone(), Arc::clone(&schema))?;
         Ok(Box::new(DeltaReader { batches, schema, skip: read, read }))
+    }
+}
+
+/// Refuses a table whose log remembers a file that was taken out.
+async fn only_appended(location: &Location, table: &DeltaTable) -> Result<()> {
+    let state = table.snapshot().map_err(|error| problem(location, "read", error))?;
+    let log = table.log_store();
+    let gone = state.all_tombstones(log.as_ref()).try_next().await;
+    match gone.map_err(|error| problem(location, "read the log of", error))? {
+        Some(gone) => Err(rewritten(location, &gone.path())),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::prelude::SessionContext;
@@ -201,9 +201,23 @@ fn an_epoch_is_in_the_table_once_however_often_it_is_committed() {
     assert_eq!((world.version(), world.staged_files()), (1, 0));
     world.write(2, &[("d", "eu", Some(4), 4)]);
     assert_eq!(world.table().len(), 4);
-    committer.commit(Epoch(1), &staged).expect("an old epoch is known");
     committer.commit(Epoch(3), &[]).expect("an epoch without rows");
-    assert_eq!(world.version(), 2, "neither made a version");
+    assert_eq!(world.version(), 2, "it made no version");
+}
+
+#[test]
+fn a_table_that_is_ahead_of_the_state_is_not_taken_for_progress() {
+    let world = world(WriteMode::Append);
+    world.write(1, &[("a", "eu", Some(1), 1)]);
+    world.write(2, &[("b", "eu", Some(2), 2)]);
+    // The state was lost: the pipeline begins again, and its first epoch is not the one in the table.
+    let sink = world.sink();
+    let error = sink.committer().expect("a committer").abort_after(Epoch::NONE).expect_err("refused");
+    assert_eq!(error.kind(), Kind::Fenced, "{error}");
+    let staged = world.stage(1, &[rows(&[("c", "eu", Some(3), 3)]).into()]);
+    assert_eq!(world.commit(1, &staged).expect_err("refused").kind(), Kind::Fenced);
+    assert_eq!(world.table().len(), 2);
+    sink.committer().expect("a committer").abort_after(Epoch(2)).expect("the state is as new as the table");
 }
 
 #[test]
@@ -373,8 +387,8 @@ fn replacing_an_interval_touches_nothing_else_and_can_be_repeated() {
     );
     world.mode = WriteMode::Replace { column: "at".to_owned() };
     world.interval = Some(seconds(10, 20));
-    for generation in 1..=2 {
-        world.write(generation, &[("x", "eu", Some(10), 7), ("y", "eu", Some(15), 8)]);
+    for epoch in 2..=3 {
+        world.write(epoch, &[("x", "eu", Some(10), 7), ("y", "eu", Some(15), 8)]);
         let expected = [
             ("a", "eu", Some(0), 1),
             ("d", "eu", Some(20), 4),
@@ -382,20 +396,19 @@ fn replacing_an_interval_touches_nothing_else_and_can_be_repeated() {
             ("x", "eu", Some(10), 7),
             ("y", "eu", Some(15), 8),
         ];
-        assert_eq!(world.table(), text(&expected), "generation {generation}");
+        assert_eq!(world.table(), text(&expected), "epoch {epoch}");
     }
     world.interval = Some(seconds(20, 30));
-    world.write(1, &[("z", "eu", Some(25), 9)]);
-    assert_eq!(world.table().len(), 5, "the progress of one interval is not that of another");
+    world.write(4, &[("z", "eu", Some(25), 9)]);
     world.interval = Some(seconds(10, 20));
-    world.commit(3, &[]).expect("a run without rows");
+    world.commit(5, &[]).expect("a run without rows");
     assert_eq!(world.table(), text(&[("a", "eu", Some(0), 1), ("e", "eu", None, 5), ("z", "eu", Some(25), 9)]));
     let version = world.version();
-    world.commit(3, &[]).expect("again");
+    world.commit(5, &[]).expect("again");
     assert_eq!(world.version(), version);
     // A row outside its interval is a defect of the plan; it must not be written silently.
-    let staged = world.stage(4, &[rows(&[("q", "eu", Some(99), 1)]).into()]);
-    assert!(world.commit(4, &staged).is_err());
+    let staged = world.stage(6, &[rows(&[("q", "eu", Some(99), 1)]).into()]);
+    assert!(world.commit(6, &staged).is_err());
     assert_eq!(world.table().len(), 3);
 }
 
@@ -577,7 +590,7 @@ fn a_growing_table_is_read_file_by_file_and_resumed_inside_one() {
     assert_eq!(source.list_splits().expect("lists").len(), 3);
     world.mode = WriteMode::Replace { column: "at".to_owned() };
     world.interval = Some(seconds(0, 100));
-    world.write(1, &[("e", "eu", Some(9), 4)]);
+    world.write(3, &[("e", "eu", Some(9), 4)]);
     let error = source.list_splits().expect_err("refused");
     assert_eq!((error.kind(), error.code()), (Kind::Config, "C228"));
     let again = DeltaConnector.source(&world.spec(), &world.env()).expect("a source");
@@ -634,4 +647,39 @@ fn a_column_of_the_table_that_the_query_lacks_becomes_null() {
         sink.committer().expect("a committer").commit(Epoch(2), &[staged]).expect("commits");
         assert_eq!(world.table(), ["a - 2026-01-01T00:00:02Z -", "b - 2026-01-01T00:00:02Z -"]);
     }
+}
+
+#[test]
+fn compaction_changes_the_files_and_not_the_rows() {
+    let mut world = world(WriteMode::Append);
+    world.options.push(("compact_every", "3".to_owned()));
+    for epoch in 1..=2 {
+        world.write(epoch, &[("a", "eu", Some(epoch as i64), 1)]);
+    }
+    let files = |world: &World| {
+        let (spec, env) = (world.spec(), world.env());
+        let location = crate::config::DeltaConfig::of(&spec, &env).expect("options").location;
+        block_on(async move { Ok(location.existing().await?.snapshot().expect("loaded").log_data().num_files()) })
+            .expect("reads")
+    };
+    assert_eq!(files(&world), 2);
+    let staged = world.stage(3, &[rows(&[("a", "eu", Some(3), 1)]).into()]);
+    world.commit(3, &staged).expect("commits");
+    assert_eq!(files(&world), 1);
+    world.commit(3, &staged).expect("commits again");
+    assert_eq!(world.table(), text(&[("a", "eu", Some(1), 1), ("a", "eu", Some(2), 1), ("a", "eu", Some(3), 1)]));
+}
+
+#[test]
+fn merging_gathers_small_files() {
+    const IDS: [&str; 18] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r"];
+    let world = world(upsert());
+    for (at, id) in IDS.iter().enumerate() {
+        world.write(at as u64 + 1, &[(id, "eu", Some(1), at as i64)]);
+    }
+    let location = crate::config::DeltaConfig::of(&world.spec(), &world.env()).expect("options").location;
+    let files =
+        block_on(async move { Ok(location.existing().await?.snapshot().expect("loaded").log_data().num_files()) });
+    assert_eq!(files.expect("reads"), 2, "sixteen were gathered with the seventeenth, then one came");
+    assert_eq!(world.table().len(), IDS.len());
 }
