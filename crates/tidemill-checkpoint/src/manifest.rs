@@ -53,6 +53,9 @@ pub struct SplitProgress {
     /// After the last row of the epoch; `None` when none was read yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
+    /// Records read up to there, good and bad: the position of a row whose source has no other.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows: u64,
     /// The greatest event time counted for the watermark, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<i64>,
@@ -62,6 +65,10 @@ pub struct SplitProgress {
     /// When the last row was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_row_at: Option<Timestamp>,
+}
+
+fn is_zero(rows: &u64) -> bool {
+    *rows == 0
 }
 
 /// The state of one operator on all lanes.

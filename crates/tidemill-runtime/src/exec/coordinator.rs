@@ -36,12 +36,23 @@ enum Phase {
     Starting,
     Reading { since: Timestamp },
     Aligning { began: Timestamp, then: Next },
+    Publishing { tries: u32, not_before: Timestamp },
     Resting { until: Timestamp },
     Ended,
 }
 
-/// How often a sink's commit is tried before the job gives up.
-const COMMIT_TRIES: u32 = 5;
+/// How often a sink's commit is tried before the job gives up, and the first pause; each further one is twice as long.
+const COMMIT_TRIES: u32 = 6;
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An epoch whose manifest exists and whose sinks have still to publish it.
+struct Recorded {
+    manifest: Manifest,
+    acks: Vec<Ack>,
+    began: Timestamp,
+    then: Next,
+    state_bytes: u64,
+}
 
 /// Decides about epochs.
 pub struct Coordinator {
@@ -49,6 +60,7 @@ pub struct Coordinator {
     shared: Arc<Shared>,
     committers: BTreeMap<String, Box<dyn SinkCommitter>>,
     manifest: Option<Manifest>,
+    recorded: Option<Box<Recorded>>,
     fingerprints: BTreeMap<String, String>,
     stop: StopFlag,
     phase: Phase,
@@ -58,7 +70,7 @@ pub struct Coordinator {
     marks: Vec<Watermark>,
     /// Whether the next manifest is the first of this process.
     first: bool,
-    /// Arrivals of the rows of the epoch being committed.
+    /// Whether every source ends.
     bounded: bool,
     /// Called between any two steps of the commit; tests crash there.
     probe: Option<Probe>,
@@ -97,6 +109,7 @@ impl Coordinator {
             shared,
             committers,
             manifest: resumed,
+            recorded: None,
             fingerprints,
             stop: StopFlag::default(),
             phase: Phase::Starting,
@@ -132,6 +145,7 @@ impl Coordinator {
             }
             Phase::Reading { since } => self.read_on(since),
             Phase::Aligning { began, then } => self.align(began, then),
+            Phase::Publishing { tries, not_before } => self.publish_epoch(tries, not_before),
             Phase::Resting { until } => {
                 let now = self.job.clock.now();
                 if self.stop.is_set() {
@@ -188,13 +202,15 @@ impl Coordinator {
         if following && now >= self.next_discovery && !self.bounded {
             self.discover()?;
         }
+        // In this order: a lane counts its rows before it is quiet, so rows seen after `quiet` are all of the tick's.
+        let quiet = self.tick > 0 && self.shared.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire) == self.tick);
         let finished = self.shared.boards.values().all(|board| lock(board).is_finished());
-        let rows = self.shared.rows_since_barrier.load(Ordering::Relaxed);
+        let rows = self.shared.rows_since_barrier.load(Ordering::Acquire);
         let seen = Observed {
             now,
             since,
             changed: self.first || rows > 0 || self.watermarks() != self.marks,
-            quiet: self.tick > 0 && self.shared.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire) == self.tick),
+            quiet,
             finished: self.bounded && finished,
             full: self.shared.wants_barrier.load(Ordering::Relaxed),
             stop: self.stop.is_set(),
@@ -239,8 +255,8 @@ impl Coordinator {
         if let Some(stray) = acks.iter().find(|ack| ack.epoch != self.epoch().next()) {
             return Err(Error::internal(format!("lane {} acknowledged epoch {}", stray.lane, stray.epoch)));
         }
-        self.commit(acks, began)?;
-        self.after(then, self.job.clock.now());
+        self.record(acks, began, then)?;
+        self.phase = Phase::Publishing { tries: 1, not_before: began };
         Ok(Step::Worked)
     }
 
@@ -257,9 +273,9 @@ impl Coordinator {
         };
     }
 
-    fn commit(&mut self, acks: Vec<Ack>, began: Timestamp) -> Result<()> {
+    /// Writes what lanes staged and creates the manifest: from here on the epoch has happened.
+    fn record(&mut self, mut acks: Vec<Ack>, began: Timestamp, then: Next) -> Result<()> {
         let epoch = self.epoch().next();
-        let now = self.job.clock.now();
         self.reached_probe("staged")?;
         let from = Draft {
             pipeline: &self.job.pipeline,
@@ -268,15 +284,52 @@ impl Coordinator {
             fingerprints: &self.fingerprints,
             previous: self.manifest.as_ref(),
             whole: self.first,
-            now,
+            now: self.job.clock.now(),
         };
-        let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &acks, &from)?;
-        self.record_waiting_splits(&mut manifest);
+        let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &mut acks, &from)?;
+        self.record_listed_splits(&mut manifest);
         self.reached_probe("state written")?;
         self.job.checkpoints.create(&manifest)?;
         self.reached_probe("manifest created")?;
-        self.commit_sinks(epoch, &manifest)?;
+        self.recorded = Some(Box::new(Recorded { manifest, acks, began, then, state_bytes }));
+        Ok(())
+    }
+
+    /// Lets every sink publish the recorded epoch, and then everyone else see it.
+    fn publish_epoch(&mut self, tries: u32, not_before: Timestamp) -> Result<Step> {
+        let now = self.job.clock.now();
+        if now < not_before {
+            return Ok(Step::Wait(not_before.since(now)));
+        }
+        let Some(recorded) = self.recorded.take() else {
+            return Err(Error::internal("there is no epoch to publish"));
+        };
+        if let Err(error) = self.commit_sinks(&recorded.manifest) {
+            if error.kind() == Kind::Unavailable && tries < COMMIT_TRIES && !self.stop.is_set() {
+                let pause = COMMIT_PAUSE * 2_u32.pow(tries - 1);
+                self.recorded = Some(recorded);
+                self.phase = Phase::Publishing { tries: tries + 1, not_before: now.plus(pause) };
+                return Ok(Step::Wait(pause));
+            }
+            return Err(self.unpublished(error, &recorded.manifest));
+        }
         self.reached_probe("sinks committed")?;
+        let then = recorded.then;
+        self.finish_epoch(*recorded)?;
+        self.after(then, self.job.clock.now());
+        Ok(Step::Worked)
+    }
+
+    fn unpublished(&self, error: Error, manifest: &Manifest) -> Error {
+        if error.kind() == Kind::Fenced {
+            return error;
+        }
+        let epoch = manifest.epoch;
+        error.fact(format!("epoch {epoch} is on record and complete: the next run commits it first, nothing is lost"))
+    }
+
+    fn finish_epoch(&mut self, recorded: Recorded) -> Result<()> {
+        let Recorded { manifest, acks, began, state_bytes, .. } = recorded;
         let whole = std::mem::replace(&mut self.first, false);
         self.publish(&acks, &manifest, whole);
         self.report_offsets(&acks);
@@ -284,7 +337,7 @@ impl Coordinator {
         let visible = self.job.clock.now();
         let sources = self.statuses();
         self.job.progress.update(|p| {
-            p.epoch = epoch;
+            p.epoch = manifest.epoch;
             p.epochs += 1;
             p.committed_at = Some(visible);
             p.counters = manifest.counters.clone();
@@ -306,36 +359,25 @@ impl Coordinator {
         }
     }
 
-    /// A bounded source is what it was at its first listing, so splits that nobody has read yet are on record too.
-    fn record_waiting_splits(&self, manifest: &mut Manifest) {
+    /// A bounded source is what it was at its first listing, so every listed split is on record. One that no lane has
+    /// cut yet counts as unread, whoever has claimed it since: its rows belong to a later epoch.
+    fn record_listed_splits(&self, manifest: &mut Manifest) {
         for (number, board) in &self.shared.boards {
             let name = &self.job.graph.nodes[*number].name;
             let progress = manifest.sources.entry(name.clone()).or_default();
-            for (id, entry) in &lock(board).entries {
-                if entry.holder == Holder::Waiting && !progress.splits.contains_key(id) {
-                    progress.splits.insert(id.clone(), entry.progress.clone());
-                }
+            for id in lock(board).entries.keys() {
+                progress.splits.entry(id.clone()).or_default();
             }
         }
     }
 
-    fn commit_sinks(&mut self, epoch: Epoch, manifest: &Manifest) -> Result<()> {
+    fn commit_sinks(&mut self, manifest: &Manifest) -> Result<()> {
+        let epoch = manifest.epoch;
         for (name, state) in &manifest.sinks {
             let Some(committer) = self.committers.get_mut(name) else { continue };
             let committables: Vec<_> = state.committables.iter().cloned().map(Committable).collect();
-            let mut tries = 1;
-            loop {
-                match committer.commit(epoch, &committables) {
-                    Ok(()) => break,
-                    Err(error) if error.kind() == Kind::Unavailable && tries < COMMIT_TRIES => tries += 1,
-                    Err(error) => {
-                        let error = error.context(format!("committing epoch {epoch} to {name}"));
-                        return Err(error.fact(format!(
-                            "epoch {epoch} is on record and complete: the next run commits it first, nothing is lost"
-                        )));
-                    }
-                }
-            }
+            let committed = committer.commit(epoch, &committables);
+            committed.map_err(|error| error.context(format!("committing epoch {epoch} to {name}")))?;
             if let Some(probe) = &mut self.probe {
                 probe("sink committed")?;
             }

@@ -48,6 +48,7 @@ pub fn run(dataflow: Dataflow, stop: &StopFlag) -> Result<()> {
                 Err(error) => fail(Error::io("start a thread for", format!("lane {number}"), error)),
             }
         }
+        let guard = Panicked { fail: &fail, armed: true };
         while !over.load(Ordering::Acquire) {
             match coordinator.step() {
                 Ok(Step::Worked) => {}
@@ -56,6 +57,7 @@ pub fn run(dataflow: Dataflow, stop: &StopFlag) -> Result<()> {
                 Err(error) => fail(error),
             }
         }
+        guard.disarm();
         shared.lane_bells.iter().for_each(super::exchange::Bell::ring);
         for thread in threads {
             // A panic was recorded by the lane's guard; the join only waits.
@@ -77,7 +79,7 @@ fn drive(mut lane: Lane, over: &AtomicBool, wait: impl Fn(Duration)) -> Result<(
     Ok(())
 }
 
-/// Turns a panic of a lane into an error of the run, so that the others do not wait for it for ever.
+/// Turns a panic into an error of the run, so that the other threads do not wait for ever.
 struct Panicked<'a, F: Fn(Error)> {
     fail: &'a F,
     armed: bool,
@@ -92,7 +94,7 @@ impl<F: Fn(Error)> Panicked<'_, F> {
 impl<F: Fn(Error)> Drop for Panicked<'_, F> {
     fn drop(&mut self) {
         if self.armed {
-            (self.fail)(Error::internal("a lane panicked; the message above says where"));
+            (self.fail)(Error::internal("a part of the run panicked; the message above says where"));
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct ViewNode {
 pub struct Limits {
     /// Rows that a lane takes into one epoch before it asks for a barrier and waits for it.
     pub epoch_rows: u64,
+    /// Bytes of refused records that a lane keeps before it does the same.
+    pub dead_bytes: usize,
     /// Batches that wait in one exchange queue before its lane stops pulling.
     pub queue_batches: usize,
     /// How often new splits are looked for while following.
@@ -67,7 +69,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { epoch_rows: 4_000_000, queue_batches: 16, discovery: Duration::from_secs(1) }
+        Limits { epoch_rows: 4_000_000, dead_bytes: 64 << 20, queue_batches: 16, discovery: Duration::from_secs(1) }
     }
 }
 

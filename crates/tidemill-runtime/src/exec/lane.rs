@@ -57,9 +57,9 @@ pub struct Lane {
     reading: Option<Reading>,
     epoch_rows: u64,
     epoch_rows_limit: u64,
+    dead_bytes_limit: usize,
     queue_limit: usize,
     ack: Option<Ack>,
-    rows_written: u64,
     arrivals: Vec<(Timestamp, u64)>,
     barriers_due: usize,
     failed: bool,
@@ -100,6 +100,7 @@ impl Lane {
                 inputs: Inputs::default(),
                 outputs: Vec::new(),
                 late_before: 0,
+                rows_written: 0,
             });
         }
         let incoming = wire(job, lane, lanes, queues, &mut nodes);
@@ -112,9 +113,9 @@ impl Lane {
             reading: None,
             epoch_rows: 0,
             epoch_rows_limit: job.limits.epoch_rows,
+            dead_bytes_limit: job.limits.dead_bytes,
             queue_limit: job.limits.queue_batches,
             ack: None,
-            rows_written: 0,
             arrivals: Vec::new(),
             barriers_due: 0,
             failed: false,
@@ -162,13 +163,17 @@ impl Lane {
             worked = true;
             match command {
                 Command::Rest => self.reading = None,
-                Command::Follow => self.reading = Some(Reading::Follow),
+                Command::Follow => {
+                    self.raise_all()?;
+                    self.reading = Some(Reading::Follow);
+                }
                 Command::Tick(tick) => {
                     for node in &mut self.nodes {
                         if let Some(Work::Source(source)) = &mut node.work {
                             source.bound_to_present()?;
                         }
                     }
+                    self.raise_all()?;
                     self.reading = Some(Reading::Tick(tick));
                 }
                 Command::Barrier(epoch) => self.inject(epoch)?,
@@ -199,7 +204,7 @@ impl Lane {
         if self.reading.is_none() || self.barriers_due > 0 {
             return false;
         }
-        if self.epoch_rows >= self.epoch_rows_limit {
+        if self.epoch_rows >= self.epoch_rows_limit || self.dead_bytes() >= self.dead_bytes_limit {
             self.shared.wants_barrier.store(true, Ordering::Relaxed);
             self.shared.bell.ring();
             return false;
@@ -212,6 +217,14 @@ impl Lane {
         self.nodes.iter().all(|node| node.outputs.iter().all(room))
     }
 
+    fn dead_bytes(&self) -> usize {
+        let sources = self.nodes.iter().filter_map(|node| match &node.work {
+            Some(Work::Source(source)) => Some(source.dead_bytes()),
+            _ => None,
+        });
+        sources.sum()
+    }
+
     /// One batch of each source.
     fn pull(&mut self) -> Result<bool> {
         let mut worked = false;
@@ -221,7 +234,7 @@ impl Lane {
             match source.pull()? {
                 Pulled::Rows { batch, arrived, read } => {
                     self.epoch_rows += read;
-                    self.shared.rows_since_barrier.fetch_add(read, Ordering::Relaxed);
+                    self.shared.rows_since_barrier.fetch_add(read, Ordering::AcqRel);
                     if let Some(arrived) = arrived {
                         self.note_arrival(arrived, read);
                     }
@@ -248,6 +261,11 @@ impl Lane {
             Some((last, count)) if *last == arrived => *count += rows,
             _ => self.arrivals.push((arrived, rows)),
         }
+    }
+
+    /// Before the first row: what was closed before a restart is closed for every row that follows.
+    fn raise_all(&mut self) -> Result<()> {
+        (0..self.nodes.len()).try_for_each(|number| self.raise_time(number))
     }
 
     /// Sends a source's watermark on if it rose.
@@ -342,7 +360,7 @@ impl Lane {
         match &mut node.work {
             Some(Work::Operator(operator)) => operator.on_batch(port, batch, &mut out)?,
             Some(Work::Sink(sink)) => {
-                self.rows_written += batch.len() as u64;
+                node.rows_written += batch.len() as u64;
                 sink.write(&batch).map_err(|e| e.context(format!("writing to {}", node.name)))?;
             }
             _ => return Err(Error::internal("rows were sent to a source")),
@@ -401,6 +419,7 @@ impl Lane {
                 node.late_before = late;
             }
             Some(Work::Sink(sink)) => {
+                ack.rows_written += std::mem::take(&mut node.rows_written);
                 let prepared = sink.prepare(epoch).map_err(|e| e.context(format!("preparing {}", node.name)))?;
                 if let Some(committable) = prepared {
                     ack.sinks.insert(node.name.clone(), committable);
@@ -416,8 +435,7 @@ impl Lane {
         if self.barriers_due > 0 {
             return;
         }
-        if let Some(mut ack) = self.ack.take() {
-            ack.rows_written = std::mem::take(&mut self.rows_written);
+        if let Some(ack) = self.ack.take() {
             lock(&self.shared.acks).push(ack);
             self.shared.bell.ring();
         }

@@ -24,7 +24,7 @@ pub(crate) struct Draft<'a> {
 }
 
 /// Writes dead letters and state, and answers the manifest that makes them count, and how many bytes of state.
-pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &[Ack], from: &Draft<'_>) -> Result<(Manifest, u64)> {
+pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<(Manifest, u64)> {
     let mut manifest = Manifest {
         pipeline: from.pipeline.to_owned(),
         epoch,
@@ -42,7 +42,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &[Ack], from: &Draf
     }
     sources(&mut manifest, acks);
     let bytes = state(&mut manifest, store, acks, from)?;
-    for ack in acks {
+    for ack in acks.iter() {
         manifest.counters.rows_written += ack.rows_written;
         manifest.counters.rows_late += ack.rows_late;
         for (sink, committable) in &ack.sinks {
@@ -103,14 +103,16 @@ fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draf
     Ok(bytes)
 }
 
-fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &[Ack], from: &Draft<'_>) -> Result<()> {
-    let mut by_dataset: BTreeMap<&str, Vec<DeadLetter>> = BTreeMap::new();
-    for letter in acks.iter().flat_map(|ack| ack.sources.values()).flat_map(|cut| &cut.dead) {
-        by_dataset.entry(&letter.dataset).or_default().push(letter.clone());
+fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<()> {
+    let mut by_dataset: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
+    for cut in acks.iter_mut().flat_map(|ack| ack.sources.values_mut()) {
+        for letter in std::mem::take(&mut cut.dead) {
+            by_dataset.entry(letter.dataset.clone()).or_default().push(letter);
+        }
     }
     for (dataset, letters) in by_dataset {
         let batch = dead_letter_batch(&letters, from.pipeline, epoch.0, from.now.0)?;
-        store.write_dead_letters(dataset, epoch, &ipc::encode_batch(&batch)?)?;
+        store.write_dead_letters(&dataset, epoch, &ipc::encode_batch(&batch)?)?;
     }
     Ok(())
 }

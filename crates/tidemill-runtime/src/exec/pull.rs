@@ -16,8 +16,6 @@ struct OpenSplit {
     reader: Box<dyn SplitReader>,
     intake: Intake,
     progress: SplitProgress,
-    /// Rows read by this reader, to name positions where rows have none.
-    rows: u64,
     at_end_since: Option<Timestamp>,
     /// Whether it has answered `AtEnd` since it was last asked to go on.
     done_for_now: bool,
@@ -43,6 +41,7 @@ pub(crate) struct SourceDriver {
     /// Whether readers stop at the present end (`once`, `every`).
     to_present: bool,
     dead: Vec<DeadLetter>,
+    dead_bytes: usize,
     counters: Counters,
     emitted: Watermark,
 }
@@ -65,6 +64,7 @@ impl SourceDriver {
             finished: BTreeMap::new(),
             to_present,
             dead: Vec::new(),
+            dead_bytes: 0,
             counters: Counters::default(),
             emitted: Watermark::MIN,
         }
@@ -115,6 +115,11 @@ impl SourceDriver {
         }
     }
 
+    /// How many bytes of refused records wait for the end of the epoch.
+    pub(crate) fn dead_bytes(&self) -> usize {
+        self.dead_bytes
+    }
+
     /// Whether every split of this lane has answered that there is nothing now, and none waits to be claimed.
     pub(crate) fn is_quiet(&self) -> bool {
         self.open.iter().all(|open| open.done_for_now) && !lock(&self.board).has_waiting()
@@ -136,15 +141,7 @@ impl SourceDriver {
             let decoder = self.node.decoder.as_ref().map(|make| make()).transpose()?;
             let event_time = self.node.hints.event_time.as_deref();
             let intake = Intake::new(&self.node.dataset, event_time, decoder, (self.node.gate)()?);
-            self.open.push(OpenSplit {
-                split,
-                reader,
-                intake,
-                progress,
-                rows: 0,
-                at_end_since: None,
-                done_for_now: false,
-            });
+            self.open.push(OpenSplit { split, reader, intake, progress, at_end_since: None, done_for_now: false });
         }
     }
 
@@ -153,13 +150,14 @@ impl SourceDriver {
         let horizon = self.node.time.as_ref().and_then(|time| time.max_future).map(|ahead| (now, now.plus(ahead)));
         let open = &mut self.open[index];
         open.intake.gate().set_horizon(horizon);
-        let taken = open.intake.take(&open.split.id, open.rows, batch.payload)?;
+        let taken = open.intake.take(&open.split.id, open.progress.rows, batch.payload)?;
         let read = taken.counters.rows_read;
-        open.rows += read;
+        open.progress.rows += read;
         open.at_end_since = None;
         open.progress.offset = Some(batch.resume);
         open.progress.newest = open.progress.newest.max(taken.newest);
         open.progress.last_row_at = Some(now);
+        self.dead_bytes += taken.dead.iter().map(|letter| letter.raw.len()).sum::<usize>();
         self.dead.extend(taken.dead);
         self.counters.add(&taken.counters);
         Ok(Pulled::Rows { batch: taken.rows, arrived: batch.arrived, read })
@@ -182,6 +180,7 @@ impl SourceDriver {
 
     /// What belongs to the epoch that ends here: progress, dead letters, counts, the watermark given out.
     pub(crate) fn cut(&mut self) -> SourceCut {
+        self.dead_bytes = 0;
         let mut splits = std::mem::take(&mut self.finished);
         splits.extend(self.open.iter().map(|open| (open.split.id.clone(), open.progress.clone())));
         SourceCut {

@@ -21,6 +21,8 @@ pub(super) struct NodeRun {
     pub(super) inputs: Inputs,
     pub(super) outputs: Vec<OutEdge>,
     pub(super) late_before: u64,
+    /// Rows given to a sink since its last `prepare`.
+    pub(super) rows_written: u64,
 }
 
 /// An edge as this lane sees it.
