@@ -18,6 +18,7 @@ use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_plan::ExecutionPlan;
 use tidemill_model::{Result, Timestamp};
 
+use super::arithmetic::checked_plan;
 use super::reading::external;
 use crate::session::session_state;
 
@@ -77,6 +78,6 @@ impl Engine {
         if matches!(optimised, LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
             return Err(external(tidemill_model::Error::internal("a bounded plan only reads")));
         }
-        self.state.query_planner().create_physical_plan(&optimised, &self.state).await
+        checked_plan(self.state.query_planner().create_physical_plan(&optimised, &self.state).await?)
     }
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::common::TableReference;
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableSource};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
 use serde::Serialize;
 use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState};
 use tidemill_model::{Clock, Epoch, Error, Generation, Interval, Kind, Place, Result, Timestamp};
@@ -75,18 +75,11 @@ pub struct TargetReport {
     pub whole_because: Option<String>,
 }
 
-/// A target with the INSERTs into it.
+/// An INSERT with its target. A project has at most one for each target of a pipeline.
 struct Step<'a> {
-    inserts: Vec<&'a Insert>,
+    insert: &'a Insert,
     target: Target,
     reads: BTreeSet<String>,
-}
-
-impl Step<'_> {
-    /// Where errors about the whole step point to.
-    fn place(&self, pipeline: &Pipeline) -> Place {
-        self.inserts.first().map_or_else(|| pipeline.place.clone(), |insert| insert.place.clone())
-    }
 }
 
 /// Computes what every INSERT of the pipeline owns in the interval, over HISTORY where there is one, and commits it.
@@ -116,7 +109,7 @@ pub async fn run_interval(
     let mut targets = Vec::new();
     let mut staged = Vec::new();
     for step in &steps {
-        may_append(step, pipeline, done, has_streamed)?;
+        may_append(step, done, has_streamed)?;
         let (report, committables) = work.insert(step).await?;
         targets.push(report);
         staged.push(committables);
@@ -187,16 +180,9 @@ fn open_targets<'a>(
                     "select from the query that `{own}` is written from, or move this INSERT to another pipeline"
                 )));
         }
-        if let Some(step) = steps.iter_mut().find(|step| step.target.name == insert.target) {
-            // What is written together is replaced together.
-            step.target.must_fit(&plan).map_err(|e| e.at(&insert.place))?;
-            step.inserts.push(insert);
-            step.reads.extend(reads);
-            continue;
-        }
         let target = Target::open(catalog, &pipeline.name, &insert.target, &plan, Some(interval))
             .map_err(|e| e.at(&insert.place))?;
-        steps.push(Step { inserts: vec![insert], target, reads });
+        steps.push(Step { insert, target, reads });
     }
     Ok(steps)
 }
@@ -205,7 +191,31 @@ fn open_targets<'a>(
 fn output(catalog: &Catalog, engine: &Engine, insert: &Insert) -> Result<(LogicalPlan, BTreeSet<String>)> {
     let others = |name: &TableReference| no_views(catalog, name);
     let found = outline(catalog, engine.state(), Side::History, &others, (&insert.query, &insert.place))?;
+    refuse_volatile(&found.plan, &insert.place)?;
     Ok((insert_columns(found.plan, insert, catalog.dataset(&insert.target)?)?, found.datasets))
+}
+
+/// Refuses functions that give another answer each time: a rerun would not leave what the run before left.
+fn refuse_volatile(plan: &LogicalPlan, place: &Place) -> Result<()> {
+    let mut found = None;
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Expr::ScalarFunction(call) = part
+                    && call.func.signature().volatility == Volatility::Volatile
+                {
+                    found.get_or_insert_with(|| call.name().to_owned());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    visited.map_err(|e| from_datafusion(&e, place))?;
+    let Some(name) = found else { return Ok(()) };
+    Err(Error::new(Kind::Plan, "P132", format!("{name}() gives another answer each time it is called"))
+        .at(place)
+        .label("refused in pipelines")
+        .fact("the modes could not agree, and a rerun would differ; compute it from the row's columns, as with md5(…)"))
 }
 
 /// Refuses materialized views, as a stream does.
@@ -247,7 +257,7 @@ fn recommit(catalog: &Catalog, engine: &Engine, pipeline: &Pipeline, latest: &Ma
 }
 
 /// Whether rows that are only ever added would be there twice.
-fn may_append(step: &Step<'_>, pipeline: &Pipeline, done: Option<Generation>, has_streamed: bool) -> Result<()> {
+fn may_append(step: &Step<'_>, done: Option<Generation>, has_streamed: bool) -> Result<()> {
     if step.target.mode != WriteMode::Append || step.target.sink.replaces_interval() {
         return Ok(());
     }
@@ -260,7 +270,7 @@ fn may_append(step: &Step<'_>, pipeline: &Pipeline, done: Option<Generation>, ha
         return Ok(());
     };
     Err(Error::new(Kind::Plan, "P182", message)
-        .at(&step.place(pipeline))
+        .at(&step.insert.place)
         .fact("running this interval could write rows twice: use write = 'replace', or 'upsert' with a PRIMARY KEY"))
 }
 
@@ -283,15 +293,11 @@ impl Work<'_> {
             gathered: Arc::clone(self.context.progress.gathered()),
         };
         let datasets = Datasets::open(self.catalog, self.engine.state(), &manner, &step.reads).await?;
-        let place = step.place(self.pipeline);
-        let lift = |e| from_datafusion(&e, &place);
-        let mut parts = Vec::with_capacity(step.inserts.len());
-        for insert in &step.inserts {
-            let part = owned(self.plan(insert, &datasets)?, self.interval, self.catalog.project()).map_err(lift)?;
-            can_write(&step.target, &insert.place, &part, self.interval)?;
-            parts.push(part);
-        }
-        let owned = together(parts).map_err(lift)?;
+        let place = &step.insert.place;
+        let lift = |e| from_datafusion(&e, place);
+        let plan = self.plan(step.insert, &datasets)?;
+        let owned = owned(plan, self.interval, self.catalog.project()).map_err(lift)?;
+        can_write(&step.target, place, &owned, self.interval)?;
         let physical = self.engine.physical(&owned.plan).await.map_err(lift)?;
         let task = self.engine.task();
         let written = write(physical, task, &step.target.sink, self.epoch, &self.context.progress, &lift).await?;
@@ -363,19 +369,6 @@ impl Work<'_> {
         manifest.sinks = sinks.collect();
         manifest
     }
-}
-
-/// Several INSERTs into one target as one query.
-fn together(parts: Vec<Owned>) -> datafusion::common::Result<Owned> {
-    let mut parts = parts.into_iter();
-    let broken = || DataFusionError::Internal("a target without an INSERT".to_owned());
-    let mut all = parts.next().ok_or_else(broken)?;
-    for part in parts {
-        all.plan = LogicalPlanBuilder::from(all.plan).union(part.plan)?.build()?;
-        all.from = all.from.zip(part.from).map(|(a, b)| a.min(b));
-        all.whole = all.whole.or(part.whole);
-    }
-    Ok(all)
 }
 
 /// Whether the way the target is written fits what the run computes.

@@ -159,7 +159,7 @@ impl Others<'_> {
     fn view_schema(&self, view: &MaterializedView) -> Result<SchemaRef> {
         if self.inside.borrow().contains(&view.name) {
             return Err(
-                Error::new(Kind::Plan, "P105", format!("the view `{}` reads itself", view.name)).at(&view.place)
+                Error::new(Kind::Plan, "P106", format!("the view `{}` reads itself", view.name)).at(&view.place)
             );
         }
         self.inside.borrow_mut().push(view.name.clone());

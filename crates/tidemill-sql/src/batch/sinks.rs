@@ -6,10 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_checkpoint::Manifest;
-use tidemill_model::{Epoch, Error, Interval, Kind, Result, Timestamp};
+use tidemill_model::{Epoch, Error, Interval, Result, Timestamp};
 use tidemill_runtime::{Committable, Sink, SinkTarget, WriteMode};
 
 use crate::catalog::Catalog;
@@ -19,7 +18,6 @@ use crate::session::{default_sequence, result_schema};
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) name: String,
-    schema: SchemaRef,
     pub(super) mode: WriteMode,
     pub(super) sink: Arc<dyn Sink>,
 }
@@ -40,18 +38,8 @@ impl Target {
         }
         let staging = catalog.environment().state.join("pipelines").join(pipeline).join("staging").join(name);
         let (pipeline, sink) = (pipeline.to_owned(), name.to_owned());
-        let columns = Arc::clone(&schema);
-        let target = SinkTarget { pipeline, sink, schema: columns, mode: mode.clone(), interval, staging };
-        Ok(Target { name: name.to_owned(), schema, mode, sink: catalog.sink(name, &target)? })
-    }
-
-    /// Whether another query gives the same columns.
-    pub(super) fn must_fit(&self, plan: &LogicalPlan) -> Result<()> {
-        if result_schema(plan) == self.schema {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Plan, "P140", format!("two INSERTs give `{}` different columns", self.name))
-            .fact("declare the table's columns, or select the same ones"))
+        let target = SinkTarget { pipeline, sink, schema, mode: mode.clone(), interval, staging };
+        Ok(Target { name: name.to_owned(), mode, sink: catalog.sink(name, &target)? })
     }
 
     /// Publishes what was prepared.
