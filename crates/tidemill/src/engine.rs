@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use tidemill_checkpoint::StateLock;
-use tidemill_model::{Result, Trigger};
+use tidemill_model::{Error, Kind, Result, Trigger};
+use tidemill_runtime::WriteMode;
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, StopFlag, ViewNode, Views, run};
 use tidemill_sql::Side;
-use tidemill_sql::batch::{
-    BatchProgress, IntervalReport, RunContext, finish_interval, lookup_tables, run_interval,
-};
+use tidemill_sql::batch::{BatchProgress, IntervalReport, RunContext, finish_interval, lookup_tables, run_interval};
 use tidemill_sql::stream::{StreamPlan, plan_stream};
 
 use crate::Workspace;
@@ -22,6 +21,8 @@ pub struct RunOptions {
     pub trigger: Option<Trigger>,
     /// Another number of lanes.
     pub lanes: Option<usize>,
+    /// Bounds of memory, and how often new splits are looked for.
+    pub limits: Limits,
 }
 
 /// One pipeline, ready to run.
@@ -33,7 +34,7 @@ pub struct Live {
     pub stop: StopFlag,
     /// When it works.
     pub trigger: Trigger,
-    _lock: StateLock,
+    lock: StateLock,
 }
 
 impl Live {
@@ -51,6 +52,7 @@ impl Live {
         let plan = plan(workspace, pipeline)?;
         let lock = workspace.lock(pipeline)?;
         finish_interval(&workspace.catalog, pipeline, &context(workspace, pipeline, stop))?;
+        refuse_doubling(workspace, pipeline, &plan)?;
         let declared = workspace.catalog.project().pipeline(pipeline)?;
         let trigger = options.trigger.clone().unwrap_or_else(|| declared.trigger.clone());
         let progress = Arc::new(Progress::default());
@@ -66,10 +68,10 @@ impl Live {
             clock: Arc::clone(&workspace.clock),
             published: Arc::clone(published),
             progress: Arc::clone(&progress),
-            limits: Limits::default(),
+            limits: options.limits,
         };
         let dataflow = Dataflow::new(job)?;
-        Ok(Live { dataflow, progress, stop: stop.clone(), trigger, _lock: lock })
+        Ok(Live { dataflow, progress, stop: stop.clone(), trigger, lock })
     }
 
     /// Runs on this thread until its trigger, its sources or its stop flag end it.
@@ -78,6 +80,12 @@ impl Live {
     /// The first error of any part; what was not committed is read again by the next run.
     pub fn run(self) -> Result<()> {
         run(self.dataflow, &self.stop)
+    }
+
+    /// The dataflow itself, for who steps it in another way than [`Live::run`] does. It may run while the lock is held.
+    #[must_use]
+    pub fn into_dataflow(self) -> (Dataflow, StateLock) {
+        (self.dataflow, self.lock)
     }
 }
 
@@ -88,6 +96,21 @@ impl Live {
 pub fn plan(workspace: &Workspace, pipeline: &str) -> Result<StreamPlan> {
     let open = lookup_tables(&workspace.catalog, Side::Live);
     plan_stream(&workspace.catalog, pipeline, Side::Live, &open)
+}
+
+/// A live run reads from the beginning what intervals have covered, so a table that only adds rows would have them
+/// twice; once live rows are on record, the interval run is what is refused.
+fn refuse_doubling(workspace: &Workspace, pipeline: &str, plan: &StreamPlan) -> Result<()> {
+    let Some(latest) = workspace.checkpoints(pipeline).latest()? else { return Ok(()) };
+    let has_streamed = latest.sources.values().any(|source| !source.splits.is_empty());
+    let adding = plan.sinks.iter().find(|sink| sink.mode == WriteMode::Append);
+    let (false, Some(sink), Some(done)) = (has_streamed, adding, latest.ledger.entries().first()) else {
+        return Ok(());
+    };
+    let message = format!("rows of intervals are in `{}` already, and it only adds rows", sink.name);
+    Err(Error::new(Kind::Plan, "P190", message)
+        .fact(format!("an interval run has written {}; a live run would write its rows again", done.interval))
+        .fact("run intervals only, or use write = 'upsert' with a PRIMARY KEY, or give the live pipeline a table of its own"))
 }
 
 fn view_nodes(plan: &StreamPlan) -> Vec<ViewNode> {

@@ -197,6 +197,13 @@ impl SinkCommitter for LogCommitter {
     }
 
     fn abort_after(&mut self, epoch: Epoch) -> Result<()> {
+        // A topic that is ahead of the pipeline has outlived the pipeline's state: writing on would double its records.
+        let _lock = self.topic.lock()?;
+        let head = self.topic.head.newest()?;
+        let known = head.producers.get(&self.producer);
+        if known.is_some_and(|known| known.epoch > epoch) {
+            return Err(self.regressed(epoch, known));
+        }
         remove_after(&self.staging, epoch)
     }
 }
