@@ -25,9 +25,9 @@ use crate::types::{fits, store, stored_schema};
 pub(crate) const WEIGHT: &str = "__tidemill_weight";
 
 /// The size of data files where rows are only added.
-const FILE: NonZeroU64 = NonZeroU64::new(128 << 20).expect("above 0");
+const FILE: u64 = 128 << 20;
 /// The size where rows are merged: smaller, because one row that goes makes its whole file be copied.
-const MERGED_FILE: NonZeroU64 = NonZeroU64::new(32 << 20).expect("above 0");
+const MERGED_FILE: u64 = 32 << 20;
 
 /// What is written where, fixed when the sink opens.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl DeltaSink {
             _ => Arc::clone(&stored),
         };
         let usual = if matches!(target.mode, WriteMode::Upsert { .. }) { MERGED_FILE } else { FILE };
-        let file_size = config.target_file_size.unwrap_or(usual);
+        let file_size = config.target_file_size.or(NonZeroU64::new(usual)).unwrap_or(NonZeroU64::MIN);
         Ok(DeltaSink {
             target: Arc::new(Target {
                 config,

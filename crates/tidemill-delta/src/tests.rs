@@ -522,6 +522,10 @@ fn the_contracts_can_be_called_from_inside_another_runtime() {
         world.write(1, &[("a", "eu", Some(1), 1)]);
         let provider = table_provider(&world.spec(), &world.env()).await.expect("opens");
         assert_eq!(provider.schema().field(2).data_type(), &crate::types::instant());
+        let context = SessionContext::new();
+        context.register_table("orders", provider).expect("registers");
+        let found = context.sql("SELECT id FROM orders WHERE amount = 1").await.expect("plans").collect().await;
+        assert_eq!(found.expect("runs").iter().flat_map(lines).collect::<Vec<_>>(), ["a"]);
     });
 }
 
