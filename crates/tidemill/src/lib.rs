@@ -8,7 +8,7 @@ mod registry;
 mod workspace;
 mod world;
 
-pub use engine::{Live, RunOptions};
+pub use engine::{Live, RunOptions, interval};
 pub use registry::registry;
 pub use workspace::Workspace;
 pub use world::{SystemClock, variable};

@@ -1,0 +1,20 @@
+-- Rows beyond the bound of the watermark are counted where their windows had closed, and in files nothing is late.
+-- @rows orders: 800 apart 1000 late 0.08
+-- @late n
+-- @targets files log view
+CREATE TABLE orders (
+  id BIGINT,
+  customer BIGINT,
+  amount DECIMAL(12, 2),
+  price DOUBLE,
+  region VARCHAR,
+  currency VARCHAR,
+  paid BOOLEAN,
+  at TIMESTAMP,
+  WATERMARK FOR at AS at - INTERVAL '10 seconds'
+) WITH (@input);
+
+-- @query
+SELECT region, window_start, count(*) AS n
+FROM TUMBLE(orders, at, INTERVAL '10 seconds')
+GROUP BY region, window_start, window_end

@@ -1,0 +1,321 @@
+//! [`Bench`]: a case with its rows and the oracle's answer, and [`Way`]s to run it that must give the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use tidemill::{Live, RunOptions, Workspace, interval};
+use tidemill_checkpoint::Counters;
+use tidemill_model::{Interval, Result, Timestamp, Trigger};
+use tidemill_runtime::exec::{Limits, StopFlag, Views};
+use tidemill_sql::batch::query;
+use tidemill_testkit::{Arrivals, Crash, Ending, Multiset, Outside, Rng, Simulation};
+use tokio::runtime::Runtime;
+
+use super::case::{Case, Input, Target};
+use super::oracle::{self, Tables};
+use super::project::{Reading, Setup, schema_of};
+use super::world::World;
+
+/// A way to run a case.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// One run of an interval that holds all rows.
+    Interval,
+    /// `once`, on threads, when all rows are there.
+    Threads { lanes: usize },
+    /// Step by step, rows arriving meanwhile, with so many deaths, lanes changing from process to process.
+    Simulated { trigger: &'static str, deaths: u64 },
+    /// `continuous`, step by step, dying once, at this step of its commits.
+    KilledAt { step: u64 },
+}
+
+impl Way {
+    pub(crate) fn simulated(trigger: &'static str, deaths: u64) -> Way {
+        Way::Simulated { trigger, deaths }
+    }
+}
+
+/// What a run left.
+pub(crate) struct Outcome {
+    answer: Vec<RecordBatch>,
+    pub(crate) counters: Counters,
+    pub(crate) deaths: u64,
+    /// Dead letters as rows, by reason.
+    dead_rows: u64,
+}
+
+/// The first event time of made-up rows.
+const FROM: Timestamp = Timestamp(1_767_225_600_000_000);
+/// How far made-up rows are out of order; the cases' tables declare a watermark of ten seconds.
+const DISORDER: Duration = Duration::from_secs(9);
+/// Rows that only move time on: so many that each partition gets some that are accepted.
+const CLOSING: usize = 60;
+
+/// A case, ready to be run.
+pub(crate) struct Bench<'a> {
+    case: &'a Case,
+    runtime: Runtime,
+    /// The rows of each table, in their order.
+    rows: Vec<(String, RecordBatch)>,
+    /// Rows far in the future, which close every window of the others.
+    closing: Vec<(String, RecordBatch)>,
+    /// The rows of the tables that are looked up in.
+    lookups: Tables,
+    answer: Vec<RecordBatch>,
+}
+
+impl Bench<'_> {
+    pub(crate) fn new(case: &Case, seed: u64) -> Bench<'_> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let setup = Setup::declare(case, Reading::AllFiles("json")).expect("a folder");
+        let workspace = setup.open().unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let mut random = Rng::with_seed(seed);
+        let (mut rows, mut closing) = (Vec::new(), Vec::new());
+        for input in &case.inputs {
+            rows.push((input.table.clone(), make(&workspace, input, None, &mut random)));
+            closing.push((input.table.clone(), make(&workspace, input, Some(CLOSING), &mut random)));
+        }
+        let mut lookups = Tables::new();
+        for table in case.lookups.keys() {
+            let batches = ask(&runtime, &workspace, &format!("SELECT * FROM {table}")).expect("a lookup table");
+            let together = arrow::compute::concat_batches(&schema_of(&batches), &batches);
+            lookups.insert(table.clone(), together.expect("one schema"));
+        }
+        let mut bench = Bench { case, runtime, rows, closing, lookups, answer: Vec::new() };
+        bench.answer = oracle::answer(&bench.runtime, case, &bench.tables(false));
+        let rows: usize = bench.answer.iter().map(RecordBatch::num_rows).sum();
+        assert!(rows > 0, "the query of {} has an answer worth comparing", case.name);
+        bench
+    }
+
+    /// Runs the case and compares; the error says what differs.
+    pub(crate) fn check(&self, target: &Target, way: &Way, seed: u64) -> Result<Outcome, String> {
+        let mut random = Rng::with_seed(seed);
+        let formats = ["json", "parquet", "csv"];
+        let format = formats[random.usize(0..3)];
+        let reading = match way {
+            Way::Interval => [Reading::Log, Reading::Files(format), Reading::AllFiles(format)][random.usize(0..3)],
+            Way::Threads { .. } => {
+                [Reading::Log, Reading::Files(format), Reading::AllFiles(format)][random.usize(0..3)]
+            }
+            Way::Simulated { .. } | Way::KilledAt { .. } => {
+                [Reading::Log, Reading::Log, Reading::Files(format)][random.usize(0..3)]
+            }
+        };
+        let written = formats[random.usize(0..2)];
+        let closes = self.case.is_windowed()
+            && *target != Target::View
+            && !matches!(way, Way::Interval)
+            && !matches!(reading, Reading::AllFiles(_));
+        let told = |e: tidemill_model::Error| format!("{reading:?}: {e}");
+        let setup = Setup::declare(self.case, reading).map_err(told)?;
+        setup.add_pipeline(self.case, target, &schema_of(&self.answer), written).map_err(told)?;
+        let outcome = self.run(&setup, way, closes, &mut random).map_err(told)?;
+        let unbounded = !matches!(way, Way::Interval) && !matches!(reading, Reading::AllFiles(_));
+        match self.compare(&outcome, closes, unbounded) {
+            None => Ok(outcome),
+            Some(difference) => {
+                let (deaths, folder) = (outcome.deaths, setup.folder.keep());
+                Err(format!("{reading:?}, {deaths} deaths, in {}: {difference}", folder.display()))
+            }
+        }
+    }
+
+    fn run(&self, setup: &Setup, way: &Way, closes: bool, random: &mut Rng) -> Result<Outcome> {
+        let outside = setup.open()?;
+        let last = if closes { self.closing.as_slice() } else { &[] };
+        let mut world = World::new(&outside, &self.rows, last, random)?;
+        let deaths = match way {
+            Way::Interval => {
+                world.deliver_all(random)?;
+                let all = Interval::parse("2020-01-01/2030-01-01")?;
+                self.runtime.block_on(interval(&outside, "p", all, &StopFlag::default(), |_| {}))?;
+                0
+            }
+            Way::Threads { lanes } => {
+                world.deliver_all(random)?;
+                let options = RunOptions { trigger: Some(Trigger::Once), lanes: Some(*lanes), ..RunOptions::default() };
+                Live::open(&outside, "p", &options, &Arc::new(Views::default()), &StopFlag::default())?.run()?;
+                0
+            }
+            Way::Simulated { trigger, deaths } => {
+                let trigger = Trigger::parse(trigger)?;
+                let mut processes = Processes { setup, trigger, deaths: *deaths, killed_at: None, died: 0, random };
+                processes.run(&mut world)?
+            }
+            Way::KilledAt { step } => {
+                let trigger = Trigger::Continuous;
+                let mut processes = Processes { setup, trigger, deaths: 1, killed_at: Some(*step), died: 0, random };
+                processes.run(&mut world)?
+            }
+        };
+        self.look(&setup.open()?, deaths)
+    }
+
+    fn look(&self, workspace: &Workspace, deaths: u64) -> Result<Outcome> {
+        let schema = schema_of(&self.answer);
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let answer = ask(&self.runtime, workspace, &format!("SELECT {} FROM result", columns.join(", ")))?;
+        let counters = workspace.checkpoints("p").latest()?.map(|manifest| manifest.counters).unwrap_or_default();
+        let mut dead_rows = 0;
+        for (table, _) in &self.rows {
+            dead_rows += number(&ask(&self.runtime, workspace, &format!("SELECT count(*) FROM {table}.dead_letters"))?);
+        }
+        Ok(Outcome { answer, counters, deaths, dead_rows })
+    }
+
+    fn compare(&self, outcome: &Outcome, closes: bool, unbounded: bool) -> Option<String> {
+        let case = self.case;
+        let counters = &outcome.counters;
+        for (kind, condition) in &case.counts {
+            let expected = oracle::count(&self.runtime, case, &self.tables(closes), &self.rows[0].0, condition);
+            let found = match kind.split_once(' ') {
+                None if kind == "dropped" => counters.rows_dropped,
+                None if kind == "warned" => counters.rows_warned,
+                Some(("dead", reason)) => {
+                    counters.dead_letters.get(&self.rows[0].0).and_then(|by| by.get(reason)).copied().unwrap_or(0)
+                }
+                _ => panic!("{}: unknown count `{kind}`", case.name),
+            };
+            if found != expected {
+                return Some(format!("{found} rows are counted as {kind}, not {expected}"));
+            }
+        }
+        if counters.rows_dead() != outcome.dead_rows {
+            return Some(format!("{} dead letters are kept of {} counted", outcome.dead_rows, counters.rows_dead()));
+        }
+        if let (Some(column), true) = (&case.late, unbounded) {
+            return self.conserved(outcome, column);
+        }
+        if counters.rows_late > 0 {
+            return Some(format!("{} rows were late, and all are within the bound", counters.rows_late));
+        }
+        let rows = |batches: &[RecordBatch]| Multiset::of(batches, &case.tolerances).expect("rows can be shown");
+        rows(&outcome.answer).difference(&rows(&self.answer))
+    }
+
+    /// With late rows the answer depends on the order of arrival, but no row is lost silently or counted twice.
+    fn conserved(&self, outcome: &Outcome, column: &str) -> Option<String> {
+        let sum = |batches: &[RecordBatch]| -> i64 {
+            let columns = batches.iter().map(|batch| batch.column_by_name(column).expect("the counting column"));
+            columns.flat_map(|column| column.as_primitive::<Int64Type>().iter().flatten()).sum()
+        };
+        let (found, expected) = (sum(&outcome.answer), sum(&self.answer));
+        let late = i64::try_from(outcome.counters.rows_late).unwrap_or(i64::MAX);
+        (found + late != expected).then(|| format!("{found} rows and {late} late ones are not {expected}"))
+    }
+
+    fn tables(&self, closing: bool) -> Tables {
+        let mut tables = self.lookups.clone();
+        for ((table, rows), (_, last)) in self.rows.iter().zip(&self.closing) {
+            let rows = match closing {
+                true => arrow::compute::concat_batches(&rows.schema(), [rows, last]).expect("one schema"),
+                false => rows.clone(),
+            };
+            tables.insert(table.clone(), rows);
+        }
+        tables
+    }
+}
+
+/// The rows of an input, or those that close its windows.
+fn make(workspace: &Workspace, input: &Input, closing: Option<usize>, random: &mut Rng) -> RecordBatch {
+    let spec = workspace.catalog.spec(&input.table, tidemill_sql::Side::Live).expect("a declared table");
+    let years = Duration::from_secs(700 * 86_400);
+    let arrivals = Arrivals {
+        rows: closing.unwrap_or(input.rows),
+        from: if closing.is_some() { FROM.plus(years) } else { FROM },
+        apart: if closing.is_some() { Duration::from_millis(1) } else { input.apart },
+        disorder: if closing.is_some() { Duration::from_millis(1) } else { DISORDER },
+        late: if closing.is_some() { 0.0 } else { input.late },
+        timeless: if closing.is_some() { 0.0 } else { input.timeless },
+        words: input.words.clone(),
+    };
+    let first = if closing.is_some() { 1_000_000 } else { 1 };
+    arrivals.make(&spec.schema, spec.event_time.as_deref(), first, random).expect("made-up rows")
+}
+
+/// One process after another, until one ends by itself with everything read.
+struct Processes<'a> {
+    setup: &'a Setup,
+    trigger: Trigger,
+    deaths: u64,
+    killed_at: Option<u64>,
+    died: u64,
+    random: &'a mut Rng,
+}
+
+impl Processes<'_> {
+    /// Answers how many died.
+    fn run(&mut self, world: &mut World) -> Result<u64> {
+        world.begin()?;
+        loop {
+            let all_there = world.is_empty();
+            if self.process(world)? && all_there {
+                return Ok(self.died);
+            }
+            // The next run of `once` finds what came in between.
+            if self.trigger == Trigger::Once {
+                world.deliver(self.random)?;
+            }
+        }
+    }
+
+    /// One process; whether it ended by itself.
+    fn process(&mut self, world: &mut World) -> Result<bool> {
+        let workspace = self.setup.open()?;
+        let stop = StopFlag::default();
+        let options = RunOptions {
+            trigger: Some(self.trigger.clone()),
+            lanes: Some(self.random.usize(1..=3)),
+            limits: Limits {
+                epoch_rows: [60, 4_000_000][self.random.usize(0..2)],
+                queue_batches: self.random.usize(1..=3),
+                discovery: Duration::from_millis(3),
+            },
+        };
+        let live = Live::open(&workspace, "p", &options, &Arc::new(Views::default()), &stop)?;
+        let progress = Arc::clone(&live.progress);
+        let (dataflow, _lock) = live.into_dataflow();
+        let crash = match self.killed_at {
+            _ if self.died >= self.deaths => None,
+            Some(step) => Some(Crash::AfterCommitSteps(step)),
+            None if self.random.bool() => Some(Crash::AfterCommitSteps(self.random.u64(1..=12))),
+            None => Some(Crash::AtPoint(self.random.u64(1..=600))),
+        };
+        let mut arrive = |random: &mut Rng| -> Result<Outside> {
+            let arrives = random.u32(0..8) == 0;
+            Ok(if arrives && !world.deliver(random)? { Outside::Done } else { Outside::Goes })
+        };
+        let mut simulation = Simulation {
+            clock: &self.setup.clock,
+            random: self.random,
+            progress: &progress,
+            stop: &stop,
+            settles_in: Duration::from_millis(300),
+            crash,
+        };
+        match simulation.run(dataflow, &mut arrive)? {
+            Ending::Ended => Ok(true),
+            Ending::Crashed(_) => {
+                self.died += 1;
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Asks the project, as anyone would.
+fn ask(runtime: &Runtime, workspace: &Workspace, sql: &str) -> Result<Vec<RecordBatch>> {
+    let (views, resources) = (workspace.stored(), workspace.resources());
+    let asked = query(&workspace.catalog, &views, sql, &resources, StopFlag::default());
+    Ok(runtime.block_on(asked)?.batches)
+}
+
+fn number(batches: &[RecordBatch]) -> u64 {
+    let value = batches.first().map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
+    value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
+}
