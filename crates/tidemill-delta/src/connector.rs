@@ -8,11 +8,12 @@ use arrow::datatypes::SchemaRef;
 use tidemill_model::{OptionSpec, Result};
 use tidemill_runtime::{Connector, DatasetSpec, Environment, Sink, SinkTarget, Source};
 
+use crate::awaited::Awaited;
 use crate::blocking::block_on;
 use crate::config::{DeltaConfig, OPTIONS};
 use crate::sink::DeltaSink;
 use crate::source::DeltaSource;
-use crate::table::columns;
+use crate::table::{NO_TABLE, columns};
 use crate::types::presented_schema;
 
 /// Delta Lake tables.
@@ -39,7 +40,14 @@ impl Connector for DeltaConnector {
     }
 
     fn source(&self, spec: &DatasetSpec, env: &Environment) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(DeltaSource::open(spec, env)?))
+        match DeltaSource::open(spec, env) {
+            Ok(source) => Ok(Arc::new(source)),
+            // With its columns declared, a table may be planned before the pipeline that writes it has begun.
+            Err(error) if error.code() == NO_TABLE && !spec.schema.fields().is_empty() => {
+                Ok(Arc::new(Awaited::new(spec, env)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn sink(&self, spec: &DatasetSpec, target: &SinkTarget, env: &Environment) -> Result<Arc<dyn Sink>> {

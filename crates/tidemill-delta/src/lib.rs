@@ -4,6 +4,7 @@
 //! transaction `tidemill/<pipeline>/<sink>` with the epoch as its version, decided on the snapshot it is committed to,
 //! so that an epoch is in the table once or not at all.
 
+mod awaited;
 mod blocking;
 mod commit;
 mod config;

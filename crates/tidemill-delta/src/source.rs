@@ -180,13 +180,14 @@ fn micros(times: &ArrayRef, at: usize) -> Option<i64> {
     (at < times.len() && times.is_valid(at)).then(|| times.value(at))
 }
 
-/// Reads one file on this crate's threads, two batches ahead.
+/// Reads one file on this crate's threads, two batches ahead; `None` is its end. A channel that closes without one has lost
+/// its task, not reached the end.
 fn stream(
     location: &Location,
     table: DeltaTable,
     file: SplitId,
     schema: SchemaRef,
-) -> Result<Receiver<Result<RecordBatch>>> {
+) -> Result<Receiver<Result<Option<RecordBatch>>>> {
     let (send, receive) = sync_channel(2);
     let location = location.clone();
     handle()?.spawn(async move {
@@ -198,7 +199,7 @@ fn stream(
                     Some(Err(error)) => break Err(problem(&location, "read", error.into())),
                     // Waiting for the reader must not keep a thread of the runtime from others.
                     Some(Ok(batch)) => {
-                        let sent = tokio::task::block_in_place(|| send.send(selected(&batch, &schema)));
+                        let sent = tokio::task::block_in_place(|| send.send(selected(&batch, &schema).map(Some)));
                         if sent.is_err() {
                             break Ok(());
                         }
@@ -206,10 +207,8 @@ fn stream(
                 }
             },
         };
-        if let Err(error) = failed {
-            // A reader that is gone needs no error.
-            let _ = tokio::task::block_in_place(|| send.send(Err(error)));
-        }
+        // A reader that is gone needs neither the end nor an error.
+        let _ = tokio::task::block_in_place(|| send.send(failed.map(|()| None)));
     });
     Ok(receive)
 }
@@ -260,7 +259,7 @@ fn selected(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 
 /// One file being read.
 struct DeltaReader {
-    batches: Receiver<Result<RecordBatch>>,
+    batches: Receiver<Result<Option<RecordBatch>>>,
     schema: SchemaRef,
     /// Rows to leave out, read before.
     skip: u64,
@@ -271,8 +270,8 @@ struct DeltaReader {
 impl SplitReader for DeltaReader {
     fn next(&mut self) -> Result<Pull> {
         loop {
-            let Ok(batch) = self.batches.recv() else { return Ok(Pull::Finished) };
-            let batch = batch?;
+            let lost = |_| Error::internal("the reading of a data file ended without its end");
+            let Some(batch) = self.batches.recv().map_err(lost)?? else { return Ok(Pull::Finished) };
             let rows = batch.num_rows() as u64;
             if self.skip >= rows {
                 self.skip -= rows;

@@ -18,6 +18,9 @@ use tidemill_model::{Error, Kind, Result};
 use crate::config::{DeltaConfig, Location};
 use crate::problem::problem;
 
+/// The code of the error that there is no table: C214.
+pub(crate) const NO_TABLE: &str = "C214";
+
 impl Location {
     /// The table at its latest version; `None` when there is none yet.
     ///
@@ -56,7 +59,7 @@ impl Location {
     /// Config when there is none.
     pub(crate) async fn existing(&self) -> Result<DeltaTable> {
         self.load().await?.ok_or_else(|| {
-            Error::new(Kind::Config, "C214", format!("there is no Delta table at {}", self.shown))
+            Error::new(Kind::Config, NO_TABLE, format!("there is no Delta table at {}", self.shown))
                 .fact("check the option `path`; a pipeline that writes it creates it with its first rows")
         })
     }

@@ -150,7 +150,8 @@ impl SourceDriver {
         let horizon = self.node.time.as_ref().and_then(|time| time.max_future).map(|ahead| (now, now.plus(ahead)));
         let open = &mut self.open[index];
         open.intake.gate().set_horizon(horizon);
-        let taken = open.intake.take(&open.split.id, open.progress.rows, batch.payload)?;
+        let taken = open.intake.take(&open.split.id, open.progress.rows, batch.payload);
+        let taken = taken.map_err(|e| e.context(format!("reading {} split {}", self.node.dataset, open.split.id)))?;
         let read = taken.counters.rows_read;
         open.progress.rows += read;
         open.at_end_since = None;
