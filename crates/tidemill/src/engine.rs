@@ -51,7 +51,7 @@ impl Live {
     ) -> Result<Live> {
         let plan = plan(workspace, pipeline)?;
         let lock = workspace.lock(pipeline)?;
-        finish_interval(&workspace.catalog, pipeline, &context(workspace, pipeline, stop))?;
+        finish_interval(&workspace.catalog, pipeline, &workspace.checkpoints(pipeline))?;
         refuse_doubling(workspace, pipeline, &plan)?;
         let declared = workspace.catalog.project().pipeline(pipeline)?;
         let trigger = options.trigger.clone().unwrap_or_else(|| declared.trigger.clone());

@@ -1,4 +1,5 @@
--- The shop: makes up a million orders, fifty thousand a second, and sends them to a topic as they come.
+-- The shop: makes up a million orders, fifty thousand a second, and sends them to a topic as they come. What is no JSON goes
+-- no further: it is kept as order_events.dead_letters.
 CREATE PIPELINE ingest WITH (trigger = 'continuous', checkpoint = '100 ms');
 
 -- Orders as real ones are: out of order by up to eight seconds, some without an id, some of zero or less, some no JSON.

@@ -27,7 +27,7 @@ CREATE TABLE sales (
   customers BIGINT,
   mean_usd DOUBLE,
   p95_usd DOUBLE
-) WITH (connector = 'files', path = 'data/sales', format = 'parquet');
+) WITH (connector = 'files', path = 'data/sales/', format = 'parquet', write = 'replace', time_column = 'day');
 
 INSERT INTO sales
 SELECT

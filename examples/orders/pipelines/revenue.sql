@@ -1,8 +1,8 @@
 -- The stream: validates orders, cleans them, hands them on, and keeps revenue per minute up to date.
 CREATE PIPELINE revenue WITH (trigger = 'continuous', checkpoint = '250 ms', latency = '5 seconds');
 
--- What comes in. Rows that cannot be read, that lack an id, or whose amount is not positive are kept as
--- raw_orders.dead_letters; all others are accepted.
+-- What comes in. Rows that lack an id or whose amount is not positive are kept as raw_orders.dead_letters, and so would be
+-- records that are no JSON; all others are accepted.
 CREATE TABLE raw_orders (
   order_id BIGINT NOT NULL,
   customer_id BIGINT,

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** parsing decides nothing; every default that depends on the project is resolved by the command.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,7 +65,7 @@ pub(crate) enum Command {
         stay: bool,
         /// How many orders
         #[arg(long, value_name = "N")]
-        rows: Option<u64>,
+        rows: Option<NonZeroU64>,
         /// The folder it works in, emptied first if an earlier demo made it [default: a folder of its own under the system's temporary one]
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
@@ -86,7 +87,7 @@ pub(crate) enum Command {
         interval: Option<String>,
         /// How many lanes [default: as configured, or one for each core]
         #[arg(long, value_name = "N")]
-        lanes: Option<usize>,
+        lanes: Option<NonZeroUsize>,
         /// Answer its views over HTTP at the address of tidemill.toml while it runs
         #[arg(long, conflicts_with = "interval")]
         serve: bool,

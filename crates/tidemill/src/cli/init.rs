@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tidemill_model::{Error, Kind, Result, nearest};
 
+use super::numbers::shell;
 use super::output::Output;
 
 /// A file of a project, as it lies in this repository.
@@ -59,7 +60,7 @@ pub(crate) fn init(folder: &Path, example: Option<&str>, output: &Output) -> Res
         Some(name) => find(name)?,
     };
     write(folder, files)?;
-    let shown = folder.display();
+    let shown = shell(folder);
     output.note(format!("wrote {} files to {shown}", files.len()));
     output.note("Next:");
     let pipeline = if example.is_some() { "revenue" } else { "hello" };

@@ -60,13 +60,18 @@ async fn execute(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
     let common = &arguments.common;
     match &arguments.command {
         Command::Init { folder, example } => init::init(folder, example.as_deref(), output)?,
-        Command::Demo { stay, rows, folder } => return demo::demo(*stay, *rows, folder.as_deref(), output).await,
+        Command::Demo { stay, rows, folder } => {
+            return demo::demo(*stay, rows.map(|rows| rows.get()), folder.as_deref(), output).await;
+        }
         Command::Plan { pipeline } => plan::plan(&open(common)?, pipeline.as_deref(), output)?,
         Command::Run { pipeline, trigger, interval, lanes, serve } => {
             let workspace = open(common)?;
             match interval {
                 Some(interval) => run::interval(&workspace, pipeline, interval, output).await?,
-                None => run::live(&workspace, pipeline, trigger.as_deref(), *lanes, *serve, output).await?,
+                None => {
+                    run::live(&workspace, pipeline, trigger.as_deref(), lanes.map(|lanes| lanes.get()), *serve, output)
+                        .await?
+                }
             }
         }
         Command::Query { sql } => query::query(&open(common)?, sql, output).await?,

@@ -17,6 +17,11 @@ pub(crate) fn grouped(n: u64) -> String {
     out
 }
 
+/// `1 epoch`, `1,204 epochs`.
+pub(crate) fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
 /// A rate: `412`, `41.2 k`, `1.20 M`.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
@@ -36,6 +41,13 @@ pub(crate) fn duration(span: Duration) -> String {
         60_000..=3_599_999 => format!("{} m {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} m", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// A path as it can be pasted into a shell.
+pub(crate) fn shell(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-~+,:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// An instant to the second: `2026-11-20 02:00:00`.

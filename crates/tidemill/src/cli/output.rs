@@ -39,6 +39,11 @@ impl Output {
         }
     }
 
+    /// Whether more than the essential is asked for.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Whether results are for people.
     pub(crate) fn is_human(&self) -> bool {
         self.format == Format::Human
@@ -57,6 +62,15 @@ impl Output {
             Format::Human | Format::Json => serde_json::to_string_pretty(value).unwrap_or_default(),
         };
         self.line(text);
+    }
+
+    /// Several JSON values as the result: one array for `json`, one line each for `ndjson`.
+    pub(crate) fn values(&self, values: Vec<Value>) {
+        if self.format == Format::Ndjson {
+            values.iter().for_each(|value| self.value(value));
+        } else {
+            self.value(&Value::Array(values));
+        }
     }
 
     /// A note for people beside the result.

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tidemill_checkpoint::{Recovery, recover};
 use tidemill_model::{Error, Result};
-use tidemill_runtime::{NodeKind, Route};
+use tidemill_runtime::{Graph, NodeKind, WriteMode};
 use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::StreamPlan;
 
-use super::numbers::grouped;
+use super::numbers::{counted, grouped};
 use super::output::Output;
 use crate::{Workspace, engine};
 
@@ -19,6 +19,7 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
     };
     let mut errors = Vec::new();
     let mut values = Vec::new();
+    let mut planned_all = Vec::new();
     for pipeline in &pipelines {
         match engine::plan(workspace, &pipeline.name) {
             Ok(planned) => {
@@ -28,21 +29,26 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
                 } else {
                     values.push(as_json(pipeline, &planned, &state));
                 }
+                let by_interval = planned.sinks.iter().any(|sink| matches!(sink.mode, WriteMode::Replace { .. }));
+                planned_all.push((*pipeline, by_interval));
             }
             Err(error) => errors.push(error),
         }
     }
     if !output.is_human() {
-        output.value(&Value::Array(values));
+        output.values(values);
     }
     if let Some(error) = Error::all(errors) {
         return Err(error);
     }
     if output.is_human() {
-        let word = if pipelines.len() == 1 { "pipeline" } else { "pipelines" };
-        output.line(format!("= Plan: {} {word} can run. Nothing changed.", pipelines.len()));
-        if let [pipeline] = pipelines[..] {
-            output.note(format!("Next: tidemill run {}", pipeline.name));
+        output.line(format!("= Plan: {} can run. Nothing changed.", counted(pipelines.len() as u64, "pipeline")));
+        if pipelines.is_empty() {
+            output.note("No pipelines yet: write one into pipelines/NAME.sql, or see tidemill init --example orders.");
+        }
+        if let [(pipeline, by_interval)] = planned_all[..] {
+            let how = if by_interval { " --interval START/PERIOD" } else { "" };
+            output.note(format!("Next: tidemill run {}{how}", pipeline.name));
         }
     }
     Ok(())
@@ -63,28 +69,19 @@ fn state(workspace: &Workspace, pipeline: &Pipeline, planned: &StreamPlan) -> Re
 fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &str, output: &Output) {
     let latency = pipeline.latency.map(|l| format!(", latency {}", tidemill_model::Span(l))).unwrap_or_default();
     output.line(format!("{}  {}  {}{latency}", pipeline.name, pipeline.file, pipeline.trigger));
-    for (i, node) in planned.graph.nodes.iter().enumerate() {
-        let label = if i == 0 { "Graph   " } else { "        " };
-        let what = match &node.kind {
-            NodeKind::Source(source) => {
-                let columns: Vec<&str> = source.schema.fields().iter().map(|c| c.name().as_str()).collect();
-                format!("reads {}", columns.join(", "))
-            }
-            NodeKind::Operator(factory) => factory.describe(),
-            NodeKind::Sink(_) => "sink".to_owned(),
-        };
-        let outputs: Vec<String> = node
-            .outputs
-            .iter()
-            .map(|edge| {
-                let to = &planned.graph.nodes[edge.to.0].name;
-                match edge.route {
-                    Route::Forward => format!("> {to}"),
-                    Route::Hash(_) => format!("=> {to} by key"),
-                }
-            })
-            .collect();
-        output.line(format!("  {label} {}  {what}  {}", node.name, outputs.join("  ")));
+    let mut label = "Graph   ";
+    for end in (0..planned.graph.nodes.len()).filter(|&node| planned.graph.nodes[node].outputs.is_empty()) {
+        for path in paths(&planned.graph, end) {
+            output.line(format!("  {label} {path}"));
+            label = "        ";
+        }
+    }
+    if output.is_verbose() {
+        let mut label = "Steps   ";
+        for node in &planned.graph.nodes {
+            output.line(format!("  {label} {}: {}", node.name, step(&node.kind)));
+            label = "        ";
+        }
     }
     output.line(format!("  State    {state}"));
     for sink in &planned.sinks {
@@ -95,6 +92,39 @@ fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &str, output: &Output
     }
     for note in &planned.notes {
         output.line(format!("  Note   ! {note}"));
+    }
+}
+
+/// Every way from a source to this node: `raw_orders > lookup > select > cleaned_orders`. Steps of one statement are
+/// named without it.
+fn paths(graph: &Graph, end: usize) -> Vec<String> {
+    let target = &graph.nodes[end].name;
+    let mut found = Vec::new();
+    let mut open = vec![vec![end]];
+    while let Some(path) = open.pop() {
+        let first = path.last().copied().unwrap_or(end);
+        let before = |node: &usize| graph.nodes[*node].outputs.iter().any(|edge| edge.to.0 == first);
+        let inputs: Vec<usize> = (0..first).filter(before).collect();
+        if inputs.is_empty() {
+            let names = path.iter().rev().map(|&node| {
+                let name = &graph.nodes[node].name;
+                name.strip_prefix(target.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
+            });
+            found.push(names.collect::<Vec<_>>().join(" > "));
+        }
+        open.extend(inputs.into_iter().map(|input| path.iter().copied().chain([input]).collect::<Vec<_>>()));
+    }
+    found
+}
+
+fn step(kind: &NodeKind) -> String {
+    match kind {
+        NodeKind::Source(source) => {
+            let columns: Vec<&str> = source.schema.fields().iter().map(|c| c.name().as_str()).collect();
+            format!("reads {}", columns.join(", "))
+        }
+        NodeKind::Operator(factory) => factory.describe(),
+        NodeKind::Sink(sink) => format!("sink, {}", sink.guarantee()),
     }
 }
 

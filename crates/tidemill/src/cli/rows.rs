@@ -1,6 +1,6 @@
 //! Rows of a query as a table, or as JSON.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -37,7 +37,7 @@ pub(crate) fn table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Strin
         let formatters = formatters(batch, &options)?;
         for row in 0..batch.num_rows() {
             table.add_row(formatters.iter().zip(batch.columns()).map(|(formatter, column)| {
-                let text = if column.is_null(row) { "-".to_owned() } else { formatter.value(row).to_string() };
+                let text = if column.is_null(row) { "-".to_owned() } else { shown(column, row, formatter) };
                 Cell::new(text).set_alignment(if is_number(column.data_type()) {
                     CellAlignment::Right
                 } else {
@@ -61,7 +61,7 @@ pub(crate) fn objects(batches: &[RecordBatch]) -> Result<Vec<Value>> {
                 let value = if column.is_null(row) {
                     Value::Null
                 } else {
-                    json_value(column.data_type(), formatter.value(row).to_string())
+                    json_value(column.data_type(), shown(column, row, formatter))
                 };
                 object.insert(field.name().clone(), value);
             }
@@ -69,6 +69,15 @@ pub(crate) fn objects(batches: &[RecordBatch]) -> Result<Vec<Value>> {
         }
     }
     Ok(objects)
+}
+
+/// A value as text; bytes that are text, such as the records of dead letters, as that text.
+fn shown(column: &ArrayRef, row: usize, formatter: &ArrayFormatter<'_>) -> String {
+    let bytes = column.as_binary_opt::<i32>().map(|bytes| bytes.value(row));
+    match bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
+        Some(text) => text.to_owned(),
+        None => formatter.value(row).to_string(),
+    }
 }
 
 fn json_value(data_type: &DataType, text: String) -> Value {

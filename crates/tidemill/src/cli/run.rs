@@ -9,7 +9,7 @@ use tidemill_runtime::exec::{Progress, Snapshot, StopFlag, Views};
 use tidemill_serve::{Server, ServerState};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::numbers::{duration, grouped, instant, rate};
+use super::numbers::{counted, duration, grouped, instant, rate};
 use super::output::Output;
 use crate::engine::{self, Live, RunOptions};
 use crate::{Workspace, workspace::served_views};
@@ -42,7 +42,7 @@ pub(crate) async fn live(
     output: &Output,
 ) -> Result<()> {
     let stop = stop_on_signal(output)?;
-    let options = RunOptions { trigger: trigger.map(Trigger::parse).transpose()?, lanes };
+    let options = RunOptions { trigger: trigger.map(Trigger::parse).transpose()?, lanes, ..RunOptions::default() };
     let published = Arc::new(Views::default());
     let live = Live::open(workspace, pipeline, &options, &published, &stop)?;
     if serve {
@@ -137,8 +137,8 @@ fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, took: Duration, out
     let late = is.rows_late - was.rows_late;
     if output.is_human() {
         output.line(format!(
-            "= {} epochs in {}: {} rows read, {} written, {} dead, {} late. Continues from epoch {}.",
-            grouped(end.epochs),
+            "= {} in {}: {} rows read, {} written, {} dead, {} late. Continues from epoch {}.",
+            counted(end.epochs, "epoch"),
             duration(took),
             grouped(rows),
             grouped(written),
@@ -195,6 +195,10 @@ pub(crate) async fn interval(workspace: &Workspace, pipeline: &str, interval: &s
     if !output.is_human() {
         let mut value =
             serde_json::to_value(&report).map_err(|e| Error::internal("the report cannot be written").because(e))?;
+        value["interval"] = json!({"start": interval.start.to_string(), "end": interval.end.to_string()});
+        for (target, report) in value["targets"].as_array_mut().into_iter().flatten().zip(&report.targets) {
+            target["read_from"] = json!(report.read_from.map(|at| at.to_string()));
+        }
         value["seconds"] = json!(took.as_secs_f64());
         output.value(&value);
         return Ok(());

@@ -6,7 +6,7 @@ use tidemill_checkpoint::Manifest;
 use tidemill_model::{Result, Timestamp, Watermark};
 use tidemill_sql::language::Pipeline;
 
-use super::numbers::{duration, grouped, instant};
+use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
 use crate::Workspace;
 
@@ -51,7 +51,7 @@ pub(crate) fn status(workspace: &Workspace, only: Option<&str>, output: &Output)
     if output.is_human() {
         table(&rows, now, output);
     } else {
-        output.value(&Value::Array(rows.iter().map(as_json).collect()));
+        output.values(rows.iter().map(as_json).collect());
     }
     Ok(())
 }
@@ -87,14 +87,18 @@ fn table(rows: &[Row<'_>], now: Timestamp, output: &Output) {
             count(|c| c.rows_late),
         ]);
     }
+    if rows.is_empty() {
+        output.line("No pipelines yet: write one into pipelines/NAME.sql, or see tidemill init --example orders.");
+        return;
+    }
     output.line(table.trim_fmt());
     let running = rows.iter().filter(|row| row.running).count();
     let never = rows.iter().filter(|row| row.manifest.is_none()).count();
     let intervals: usize = rows.iter().map(Row::intervals).sum();
     output.note(format!(
-        "{} pipelines: {running} running, {never} never run; {} intervals done          {} UTC",
-        rows.len(),
-        grouped(intervals as u64),
+        "{}: {running} running, {never} never run; {} done   {} UTC",
+        counted(rows.len() as u64, "pipeline"),
+        counted(intervals as u64, "interval"),
         instant(now),
     ));
     if let Some(row) = rows.iter().find(|row| row.manifest.is_none()) {
@@ -111,8 +115,11 @@ fn as_json(row: &Row<'_>) -> Value {
         "epoch": manifest.map(|m| m.epoch.0),
         "committed_at": manifest.map(|m| m.committed_at.to_string()),
         "complete_to": row.complete_to().map(|w| w.to_string()),
-        "intervals_done": manifest.map(|m| m.ledger.entries()),
+        "intervals_done": manifest.map(|m| {
+            let done = m.ledger.entries().iter();
+            done.map(|e| json!({"interval": e.interval.to_string(), "generation": e.generation})).collect::<Vec<_>>()
+        }),
         "counters": manifest.map(|m| &m.counters),
-        "views": manifest.map(|m| &m.views),
+        "views": manifest.map(|m| m.views.keys().collect::<Vec<_>>()),
     })
 }

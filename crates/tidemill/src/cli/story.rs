@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tidemill_runtime::exec::Latencies;
 
-use super::numbers::{cents, duration, grouped, rate};
+use super::numbers::{cents, duration, grouped, rate, shell};
 use super::output::Output;
 
 /// Orders and their revenue in cents, as one of the modes has them.
@@ -83,7 +83,8 @@ impl Story {
         let reasons: Vec<String> =
             self.dead.iter().map(|(reason, rows)| format!("{reason} {}", grouped(*rows))).collect();
         let dead: u64 = self.dead.values().sum();
-        output.line(format!("  dead letters  {}: {}", grouped(dead), reasons.join(", ")));
+        let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+        output.line(format!("  dead letters  {}: {reasons}", grouped(dead)));
         let quantile = |share: f64| self.latencies.quantile(share).map_or_else(|| "-".to_owned(), duration);
         output.line(format!(
             "  speed         {} orders/s; arrival to visible p50 {}, p99 {}",
@@ -93,10 +94,12 @@ impl Story {
         ));
         output.line("  the report, by revenue:");
         output.line(self.sample.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"));
-        let folder = self.folder.display();
+        let folder = shell(&self.folder);
         output.line("Next:");
         output.line(format!("  tidemill -C {folder} query \"SELECT * FROM revenue_per_minute LIMIT 5\""));
-        output.line(format!("  tidemill -C {folder} dead-letters revenue"));
+        output.line(format!(
+            "  tidemill -C {folder} dead-letters revenue     and of ingest, which refuses what is no JSON"
+        ));
         match (stay, address) {
             (true, Some(address)) => {
                 output.line(format!("  http://{address}/v1/views/revenue_per_minute?region=eu-west   Ctrl-C ends"));
