@@ -70,6 +70,11 @@ impl Case {
         self.query.contains("TUMBLE(")
     }
 
+    /// Whether windows are made of windows: a view of those shows the inner ones that time has passed.
+    pub(crate) fn has_windows_of_windows(&self) -> bool {
+        self.query.matches("TUMBLE(").count() > 1
+    }
+
     fn parse(name: &str, text: &str) -> Case {
         let mut case = Case { name: name.to_owned(), ..Case::default() };
         let mut words: BTreeMap<String, Words> = BTreeMap::new();

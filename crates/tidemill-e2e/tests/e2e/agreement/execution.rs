@@ -107,7 +107,7 @@ impl Bench<'_> {
         };
         let written = formats[random.usize(0..2)];
         let closes = self.case.is_windowed()
-            && *target != Target::View
+            && (*target != Target::View || self.case.has_windows_of_windows())
             && !matches!(way, Way::Interval)
             && !matches!(reading, Reading::AllFiles(_));
         let told = |e: tidemill_model::Error| format!("{reading:?}: {e}");
@@ -275,6 +275,7 @@ impl Processes<'_> {
                 epoch_rows: [60, 4_000_000][self.random.usize(0..2)],
                 queue_batches: self.random.usize(1..=3),
                 discovery: Duration::from_millis(3),
+                ..Limits::default()
             },
         };
         let live = Live::open(&workspace, "p", &options, &Arc::new(Views::default()), &stop)?;
