@@ -7,6 +7,10 @@ mod aggregate;
 mod gate;
 mod lookup;
 mod plan;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod transform;
 mod view;
 

@@ -142,7 +142,7 @@ impl GateRules {
             }
             rules.push(Rule {
                 test: Test::Holds { condition, columns },
-                reason: format!("{} violated", check.name),
+                reason: words(&check.name, &check.text),
                 detail: format!("CHECK ({})", check.text),
                 policy: check.policy,
             });
@@ -168,4 +168,9 @@ fn columns_of(condition: &Expr) -> Vec<String> {
     let names: BTreeSet<String> =
         condition.column_refs().into_iter().map(|column: &Column| column.name.clone()).collect();
     names.into_iter().collect()
+}
+
+/// The reason of a broken CHECK: its name in words, or its text when it has no name.
+fn words(name: &str, text: &str) -> String {
+    if name == text { format!("CHECK ({text})") } else { name.replace('_', " ") }
 }

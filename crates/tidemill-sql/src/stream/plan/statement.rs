@@ -18,7 +18,7 @@ use crate::session::{Planner, SchemaOnly, Tables, accepted_schema, insert_column
 /// One statement of a pipeline.
 #[derive(Debug)]
 pub(super) struct Statement {
-    /// What its nodes' names begin with, unique in the pipeline.
+    /// The dataset or view, which its nodes' names begin with; a pipeline writes each in one statement.
     pub(super) name: String,
     /// Where its results go.
     pub(super) target: Target,
@@ -76,9 +76,7 @@ impl Statement {
         let views = pipeline.materialized.iter().filter_map(|name| project.materialized.get(name));
         let targets = pipeline.inserts.iter().map(|insert| Target::Sink(Box::new(insert.clone())));
         for target in targets.chain(views.map(|view| Target::View(Box::new(view.clone())))) {
-            let base = target.name().to_owned();
-            let same = statements.iter().filter(|other| other.target.name() == base).count();
-            let name = if same == 0 { base } else { format!("{base}.{}", same + 1) };
+            let name = target.name().to_owned();
             match Statement::new(&planner, catalog, state, target, name) {
                 Ok(statement) => statements.push(statement),
                 Err(error) => errors.push(error),

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{NodeKind, Route, SinkTarget, WriteMode};
@@ -31,9 +30,6 @@ impl Builder<'_> {
         }
         let from = self.place(&stream, statement)?;
         let schema = result_schema(&statement.plan);
-        if let Some(at) = self.graph.nodes.iter().position(|node| node.name == name) {
-            return self.join_sink(statement, from, at, &schema);
-        }
         let mut mode = self.catalog.write_mode(name, &schema).map_err(|error| error.at(&insert.place))?;
         if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
             *sequence = default_sequence(&statement.plan, self.catalog.project());
@@ -52,26 +48,6 @@ impl Builder<'_> {
         let node = self.graph.add(name, NodeKind::Sink(sink));
         self.graph.connect(from, node, 0, Route::Forward);
         self.sinks.push(SinkPlan { name: name.to_owned(), mode, schema, guarantee });
-        Ok(())
-    }
-
-    /// A second INSERT into the same table writes through the same sink.
-    fn join_sink(
-        &mut self,
-        statement: &Statement,
-        from: tidemill_runtime::NodeId,
-        at: usize,
-        schema: &SchemaRef,
-    ) -> Result<()> {
-        let first = self.sinks.iter().find(|sink| sink.name == statement.target.name());
-        if first.is_none_or(|sink| sink.schema != *schema) {
-            let message = format!("two INSERTs give `{}` different columns", statement.target.name());
-            return Err(Error::new(Kind::Plan, "P140", message)
-                .at(&statement.place)
-                .fact("declare the table's columns, or select the same ones"));
-        }
-        let inputs = self.graph.nodes.iter().flat_map(|node| &node.outputs).filter(|edge| edge.to.0 == at).count();
-        self.graph.connect(from, tidemill_runtime::NodeId(at), inputs, Route::Forward);
         Ok(())
     }
 

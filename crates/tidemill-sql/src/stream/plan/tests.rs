@@ -1,1 +1,131 @@
+//! Plans: what graph a pipeline becomes, and what is refused with which words.
 
+use std::sync::Arc;
+
+use tidemill_model::{Error, Place};
+use tidemill_runtime::{NodeKind, WriteMode};
+
+use super::OpenTable;
+use crate::language::render;
+use crate::stream::testing::plan;
+
+const TABLES: &str = "CREATE PIPELINE p WITH (trigger = 'continuous');
+CREATE TABLE orders (id BIGINT NOT NULL, amount DECIMAL(12, 2), region VARCHAR, note VARCHAR, at TIMESTAMP,
+  WATERMARK FOR at AS at - INTERVAL '10 seconds',
+  CHECK (length(note) < 100)) WITH (connector = 'shelf', idle = '5 seconds', max_future = 'none');
+CREATE TABLE rates (region VARCHAR, usd DOUBLE) WITH (connector = 'shelf');
+CREATE TABLE out WITH (connector = 'shelf');
+CREATE TABLE kept (id BIGINT, amount DECIMAL(14, 2), at TIMESTAMP, PRIMARY KEY (id)) WITH (connector = 'shelf', write = 'upsert');
+CREATE VIEW cleaned AS SELECT id, amount, upper(region) AS region, at FROM orders WHERE amount > 1;
+";
+
+fn unopened() -> OpenTable {
+    Arc::new(|_| Err(Error::internal("planning reads nothing")))
+}
+
+fn planned(statements: &str) -> super::StreamPlan {
+    plan(&format!("{TABLES}{statements}"), &unopened()).unwrap_or_else(|e| panic!("{}", render(&e, false)))
+}
+
+#[test]
+fn a_pipeline_is_one_graph_that_reads_each_dataset_once() {
+    let plan = planned(
+        "INSERT INTO out SELECT o.id, o.amount, r.usd FROM cleaned AS o LEFT JOIN rates AS r ON o.region = r.region;
+         CREATE MATERIALIZED VIEW minutes WITH (retention = '1 hour') AS
+         SELECT region, window_start, sum(amount) AS revenue FROM TUMBLE(cleaned, at, INTERVAL '1 minute')
+         GROUP BY region, window_start, window_end HAVING count(*) > 1;",
+    );
+    let expected = "\
+orders: source (id, amount, region, at)
+  -> out.select
+  -> minutes.select
+out.select: select id, amount, region | where orders.amount > 1.00 | select id, amount, region
+  -> out.lookup
+out.lookup: look up rates on o.region = r.region
+  -> out.select2
+out.select2: select id, amount, usd
+  -> out
+out: sink, none
+minutes.select: select amount, region, at | where orders.amount > 1.00 | select amount, region, at | select amount, region, window_start
+  -> minutes.partial
+minutes.partial: pre-aggregate sum(cleaned.amount), count(1) by 1 minute windows, cleaned.region
+  => minutes.final
+minutes.final: aggregate sum(cleaned.amount), count(1) by 1 minute windows, cleaned.region, changes at each epoch, until a window closes
+  -> minutes.select2
+minutes.select2: select region, window_start, sum(cleaned.amount), count(Int64(1)) | where count(Int64(1)) > 1 | select region, window_start, revenue
+  => minutes
+minutes: view, closed windows kept for 1 hour
+";
+    assert_eq!(plan.to_string(), expected);
+    let view = &plan.views[0];
+    assert_eq!((view.node.as_str(), view.window_start.as_deref()), ("minutes", Some("window_start")));
+    assert!(plan.notes[0].contains("rates is read once"), "{:?}", plan.notes);
+    let stateful: Vec<String> =
+        plan.fingerprints().into_iter().filter(|(_, f)| !f.is_empty()).map(|(name, _)| name).collect();
+    assert_eq!(stateful, ["minutes.final", "minutes"]);
+    let NodeKind::Source(source) = &plan.graph.nodes[0].kind else { panic!("no source") };
+    let decoded = source.hints.schema.as_ref().expect("columns");
+    let names: Vec<&str> = decoded.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["id", "amount", "region", "note", "at"], "what the gate judges by is read too");
+    let time = source.time.as_ref().expect("time");
+    assert_eq!((time.delay.as_secs(), time.idle.as_secs(), time.max_future), (10, 5, None));
+}
+
+#[test]
+fn state_depends_on_the_query_and_not_on_the_rest() {
+    let of = |sql: &str| planned(sql).fingerprint;
+    let view = |amount: &str, size: &str| {
+        format!(
+            "CREATE MATERIALIZED VIEW v AS SELECT window_start, {amount} AS s FROM TUMBLE(orders, at, INTERVAL '{size}') GROUP BY window_start;"
+        )
+    };
+    let base = of(&view("sum(amount)", "1 minute"));
+    assert_eq!(base, of(&format!("{} INSERT INTO out SELECT id FROM orders;", view("sum(amount)", "1 minute"))));
+    for (amount, size) in [("sum(amount + 1)", "1 minute"), ("max(amount)", "1 minute"), ("sum(amount)", "2 minutes")] {
+        assert_ne!(base, of(&view(amount, size)), "{amount} {size}");
+    }
+    assert_ne!(base, of(&view("sum(amount) FILTER (WHERE region = 'eu')", "1 minute")));
+}
+
+#[test]
+fn an_upsert_is_ordered_by_event_time_where_it_comes_through() {
+    let mode = |sql: &str| planned(sql).sinks[0].mode.clone();
+    let key = vec!["id".to_owned()];
+    let by_time = WriteMode::Upsert { key: key.clone(), sequence: Some("at".to_owned()) };
+    assert_eq!(mode("INSERT INTO kept SELECT id, amount, at FROM cleaned;"), by_time);
+    let unordered = WriteMode::Upsert { key, sequence: None };
+    assert_eq!(mode("INSERT INTO kept (id) SELECT id FROM cleaned;"), unordered);
+}
+
+#[test]
+fn refusals_name_the_place_and_the_way_out() {
+    let cases: &[(&str, &str, &str, &str)] = &[
+        (
+            "INSERT INTO out SELECT region, count(*) AS n FROM orders GROUP BY region",
+            "P137",
+            "GROUP",
+            "MATERIALIZED VIEW",
+        ),
+        ("INSERT INTO out SELECT DISTINCT region FROM orders", "P137", "DISTINCT", "MATERIALIZED VIEW"),
+        ("INSERT INTO out SELECT id, now() AS t FROM orders", "P131", "now", "event time"),
+        ("INSERT INTO out SELECT id FROM orders WHERE random() < 0.5", "P132", "random", "md5"),
+        ("INSERT INTO out SELECT uuid() AS u FROM orders", "P132", "uuid", "columns"),
+    ];
+    for (sql, code, word, advice) in cases {
+        let text = format!("{TABLES}{sql};");
+        let error = plan(&text, &unopened()).err().unwrap_or_else(|| panic!("{sql} is planned"));
+        let shown = render(&error, false);
+        assert!(error.code().starts_with(code), "{sql}\n{shown}");
+        let place: &Place = error.place().unwrap_or_else(|| panic!("{sql}: {shown} has no place"));
+        let at = place.text.get(place.span.start..).unwrap_or_default();
+        assert!(at.to_lowercase().starts_with(&word.to_lowercase()), "{sql}\n{shown}");
+        assert!(shown.contains(advice), "{sql}\n{shown}");
+        assert_ne!(error.kind(), tidemill_model::Kind::Internal, "{sql}\n{shown}");
+    }
+}
+
+#[test]
+fn top_level_order_is_noted_not_refused() {
+    let plan = planned("INSERT INTO out SELECT id FROM orders ORDER BY id;");
+    assert!(plan.notes[0].contains("ORDER BY has no effect"), "{:?}", plan.notes);
+}

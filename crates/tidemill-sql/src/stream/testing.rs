@@ -1,0 +1,299 @@
+//! [`Flow`]: runs a plan's graph by hand, on one thread, for tests: rows and watermarks in, barriers when asked.
+//!
+//! **Invariant:** it keeps the laws of the engine: watermarks merge by minimum, barriers reach a node after the rows
+//! before them, restored operators see every chunk of every lane.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use tidemill_model::{Clock, Epoch, Error, OptionSpec, Result, Settings, Timestamp, Watermark};
+use tidemill_runtime::{
+    Batch, Boundedness, Committable, Connector, DatasetSpec, Environment, Format, Graph, NodeKind, Operator, Output,
+    ReadHints, Route, Sink, SinkCommitter, SinkTarget, SinkWriter, Source, Split, SplitReader,
+};
+
+use super::{OpenTable, StreamPlan, plan_stream};
+use crate::catalog::{Catalog, Formats, Registry, Side};
+use crate::language::{Config, Project, Script};
+
+#[derive(Debug)]
+struct Midnight;
+
+impl Clock for Midnight {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+}
+
+/// A connector that can be opened and holds nothing.
+#[derive(Debug)]
+struct Shelf;
+
+#[derive(Debug)]
+struct ShelfSource;
+
+#[derive(Debug)]
+struct ShelfSink;
+
+impl Connector for Shelf {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Nothing."
+    }
+
+    fn options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    fn discover_schema(&self, _: &DatasetSpec, _: &Environment) -> Result<SchemaRef> {
+        Err(Error::internal("not here"))
+    }
+
+    fn source(&self, _: &DatasetSpec, _: &Environment) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(ShelfSource))
+    }
+
+    fn sink(&self, _: &DatasetSpec, _: &SinkTarget, _: &Environment) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(ShelfSink))
+    }
+}
+
+impl Source for ShelfSource {
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::Unbounded
+    }
+
+    fn list_splits(&self) -> Result<Vec<Split>> {
+        Ok(Vec::new())
+    }
+
+    fn open(&self, _: &Split, _: Option<&tidemill_model::Offset>, _: &ReadHints) -> Result<Box<dyn SplitReader>> {
+        Err(Error::internal("not here"))
+    }
+}
+
+impl Sink for ShelfSink {
+    fn writer(&self, _: usize) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(ShelfSink))
+    }
+
+    fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
+        Err(Error::internal("not here"))
+    }
+
+    fn guarantee(&self) -> String {
+        "none".to_owned()
+    }
+}
+
+impl SinkWriter for ShelfSink {
+    fn write(&mut self, _: &Batch) -> Result<()> {
+        Ok(())
+    }
+
+    fn prepare(&mut self, _: Epoch) -> Result<Option<Committable>> {
+        Ok(None)
+    }
+}
+
+/// The catalog of these statements.
+pub(super) fn catalog(sql: &str) -> Result<Catalog> {
+    let root = PathBuf::from("/shop");
+    let config = Config::parse(&root, "", &|_| None)?;
+    let project = Project::parse(root.clone(), config, &[Script::new("t.sql", sql)])?;
+    let state = root.join(".tidemill");
+    let env = Environment { state, project: root, clock: Arc::new(Midnight), stores: BTreeMap::new() };
+    let make = |_: &str, _: &Settings, _: &SchemaRef| -> Result<Arc<dyn Format>> { Err(Error::internal("not here")) };
+    let formats = Formats { names: vec![], columnar: vec![], options: |_| Ok(&[]), make };
+    Catalog::new(project, Registry { connectors: vec![Arc::new(Shelf)], formats, tables: Vec::new() }, env)
+}
+
+/// The plan of the pipeline `p` of these statements.
+pub(super) fn plan(sql: &str, open: &OpenTable) -> Result<StreamPlan> {
+    plan_stream(&catalog(sql)?, "p", Side::Live, open)
+}
+
+/// State as the engine keeps it: node, then `lane/chunk`, to rows.
+pub(super) type State = BTreeMap<String, BTreeMap<String, RecordBatch>>;
+
+/// A graph with its operators.
+pub(super) struct Flow {
+    graph: Graph,
+    pub(super) lanes: usize,
+    operators: BTreeMap<(usize, usize), Box<dyn Operator>>,
+    watermarks: BTreeMap<(usize, usize), BTreeMap<(usize, usize), Watermark>>,
+    state: State,
+    /// Whether the next snapshot replaces all state.
+    whole: bool,
+    epoch: u64,
+    /// What reached each sink.
+    pub(super) written: BTreeMap<String, Vec<RecordBatch>>,
+}
+
+impl Flow {
+    /// Starts the graph, from `state` when it is given.
+    pub(super) fn start(graph: &Graph, lanes: usize, state: Option<State>) -> Flow {
+        let mut operators = BTreeMap::new();
+        for (node, what) in graph.nodes.iter().enumerate() {
+            let NodeKind::Operator(factory) = &what.kind else { continue };
+            for lane in 0..lanes {
+                let mut operator = factory.create(lane, lanes).expect("an operator");
+                if let Some(chunks) = state.as_ref().and_then(|state| state.get(&what.name)) {
+                    let name = |key: &String| key.split_once('/').expect("lane/chunk").1.to_owned();
+                    let chunks = chunks.iter().map(|(key, rows)| (name(key), rows.clone())).collect();
+                    operator.restore(chunks, lane, lanes).expect("restores");
+                }
+                operators.insert((lane, node), operator);
+            }
+        }
+        let (state, whole) = (state.unwrap_or_default(), true);
+        Flow {
+            graph: graph.clone(),
+            lanes,
+            operators,
+            watermarks: BTreeMap::new(),
+            state,
+            whole,
+            epoch: 0,
+            written: BTreeMap::new(),
+        }
+    }
+
+    fn number(&self, name: &str) -> usize {
+        self.graph.nodes.iter().position(|node| node.name == name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
+    /// Accepted rows of a dataset, read on a lane; columns that the plan does not need fall away.
+    pub(super) fn rows(&mut self, dataset: &str, lane: usize, rows: &RecordBatch) -> Result<()> {
+        let node = self.number(dataset);
+        let NodeKind::Source(source) = &self.graph.nodes[node].kind else { panic!("{dataset} is no source") };
+        let wanted = source.schema.fields().iter().map(|f| rows.schema().index_of(f.name()).expect("a column"));
+        let columns = wanted.map(|at| Arc::clone(rows.column(at))).collect();
+        let rows = RecordBatch::try_new(Arc::clone(&source.schema), columns).expect("the source's columns");
+        self.emit(lane, node, Output { batches: vec![Batch::inserts(rows)], watermark: None })
+    }
+
+    /// The watermark of a dataset, on all lanes.
+    pub(super) fn watermark(&mut self, dataset: &str, watermark: i64) -> Result<()> {
+        let node = self.number(dataset);
+        for lane in 0..self.lanes {
+            self.forward(lane, node, Watermark(watermark))?;
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, lane: usize, node: usize, out: Output) -> Result<()> {
+        for batch in out.batches {
+            for edge in self.graph.nodes[node].outputs.clone() {
+                match &edge.route {
+                    Route::Forward => self.take(lane, edge.to.0, edge.input, batch.clone())?,
+                    Route::Hash(columns) => {
+                        let of = Route::lane_of(&batch.rows, columns, self.lanes).expect("a lane");
+                        for to in 0..self.lanes {
+                            let keep: BooleanArray = of.iter().map(|of| Some(*of == to)).collect();
+                            let part = batch.filter(&keep).expect("filters");
+                            if !part.is_empty() {
+                                self.take(to, edge.to.0, edge.input, part)?;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, lane: usize, node: usize, input: usize, batch: Batch) -> Result<()> {
+        let Some(operator) = self.operators.get_mut(&(lane, node)) else {
+            assert!(matches!(self.graph.nodes[node].kind, NodeKind::Sink(_)) && lane < self.lanes, "no lane {lane}");
+            assert!(batch.weights.is_none(), "a sink got weights");
+            self.written.entry(self.graph.nodes[node].name.clone()).or_default().push(batch.rows);
+            return Ok(());
+        };
+        let mut out = Output::default();
+        operator.on_batch(input, batch, &mut out)?;
+        self.emit(lane, node, out)
+    }
+
+    fn forward(&mut self, lane: usize, node: usize, watermark: Watermark) -> Result<()> {
+        for (number, edge) in self.graph.nodes[node].outputs.clone().into_iter().enumerate() {
+            let lanes = if edge.route == Route::Forward { lane..lane + 1 } else { 0..self.lanes };
+            for to in lanes {
+                self.risen(to, edge.to.0, (node * 100 + number, lane), watermark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many channels feed a node on a lane.
+    fn channels(&self, node: usize) -> usize {
+        let edges = self.graph.nodes.iter().flat_map(|from| &from.outputs).filter(|edge| edge.to.0 == node);
+        edges.map(|edge| if edge.route == Route::Forward { 1 } else { self.lanes }).sum()
+    }
+
+    fn risen(&mut self, lane: usize, node: usize, channel: (usize, usize), watermark: Watermark) -> Result<()> {
+        let all = self.channels(node);
+        let least = |of: &BTreeMap<(usize, usize), Watermark>| {
+            if of.len() < all { None } else { of.values().min().copied() }
+        };
+        let channels = self.watermarks.entry((lane, node)).or_default();
+        let before = least(channels);
+        channels.insert(channel, watermark);
+        let (Some(merged), true) = (least(channels), least(channels) > before) else { return Ok(()) };
+        let mut out = Output::default();
+        if let Some(operator) = self.operators.get_mut(&(lane, node)) {
+            operator.on_watermark(merged, &mut out)?;
+        }
+        let watermark = out.watermark.unwrap_or(merged);
+        self.emit(lane, node, out)?;
+        self.forward(lane, node, watermark)
+    }
+
+    /// A barrier through the whole graph; state is kept as the engine keeps it.
+    pub(super) fn barrier(&mut self) -> Result<State> {
+        self.epoch += 1;
+        let mut fresh: State = BTreeMap::new();
+        for node in 0..self.graph.nodes.len() {
+            let name = self.graph.nodes[node].name.clone();
+            for lane in 0..self.lanes {
+                let Some(operator) = self.operators.get_mut(&(lane, node)) else { continue };
+                let mut out = Output::default();
+                operator.before_barrier(&mut out)?;
+                let chunks = operator.snapshot(Epoch(self.epoch))?;
+                let kept = if self.whole { &mut fresh } else { &mut self.state };
+                let kept = kept.entry(name.clone()).or_default();
+                for chunk in chunks {
+                    let key = format!("{lane}/{}", chunk.name);
+                    match chunk.rows {
+                        Some(rows) => kept.insert(key, rows),
+                        None => kept.remove(&key),
+                    };
+                }
+                self.emit(lane, node, out)?;
+            }
+        }
+        if std::mem::take(&mut self.whole) {
+            self.state = fresh;
+        }
+        Ok(self.state.clone())
+    }
+
+    /// How many late rows a node dropped.
+    pub(super) fn late(&self, node: &str) -> u64 {
+        let number = self.number(node);
+        (0..self.lanes).map(|lane| self.operators[&(lane, number)].late_rows()).sum()
+    }
+}
+
+/// Some rows of a batch, by number.
+pub(super) fn some(rows: &RecordBatch, keep: impl Fn(usize) -> bool) -> RecordBatch {
+    let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(keep(row))).collect();
+    filter_record_batch(rows, &keep).expect("filters")
+}
