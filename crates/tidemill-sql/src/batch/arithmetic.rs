@@ -5,8 +5,11 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
@@ -17,6 +20,14 @@ use crate::session::checked;
 /// The plan with checked arithmetic in what it selects, filters by and aggregates.
 pub(super) fn checked_plan(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let transformed = plan.transform_up(|node| {
+        let mut computes = false;
+        node.apply_expressions(&mut |expr| {
+            computes |= expr.exists(|part| Ok(is_arithmetic(part)))?;
+            Ok(if computes { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        if !computes {
+            return Ok(Transformed::no(node));
+        }
         if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
             let exprs = projection.expr().iter().map(|e| Ok((checked(Arc::clone(&e.expr))?, e.alias.clone())));
             let exprs = exprs.collect::<Result<Vec<_>>>()?;
@@ -33,6 +44,11 @@ pub(super) fn checked_plan(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Execu
         Ok(Transformed::no(node))
     })?;
     Ok(transformed.data)
+}
+
+fn is_arithmetic(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    let op = expr.downcast_ref::<BinaryExpr>().map(BinaryExpr::op);
+    matches!(op, Some(Operator::Plus | Operator::Minus | Operator::Multiply))
 }
 
 /// The function with checked arguments; one that cannot be rewritten stays as it is.

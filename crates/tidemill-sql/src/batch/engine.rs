@@ -32,7 +32,7 @@ pub struct Resources {
     pub partitions: usize,
     /// How many bytes operators may hold before they spill.
     pub memory: usize,
-    /// The folder for what they spill; created when it is needed, its contents are of no worth after a run.
+    /// The folder for what they spill; created when it is absent, its contents are of no worth after a run.
     pub spill: PathBuf,
 }
 
@@ -43,6 +43,8 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(resources: &Resources, now: Timestamp) -> Result<Engine> {
+        std::fs::create_dir_all(&resources.spill)
+            .map_err(|e| tidemill_model::Error::io("create the folder", resources.spill.display(), e))?;
         let disk = DiskManagerMode::Directories(vec![resources.spill.clone()]);
         let pool = TrackConsumersPool::new(FairSpillPool::new(resources.memory), NAMED_CONSUMERS);
         let runtime = RuntimeEnvBuilder::new()

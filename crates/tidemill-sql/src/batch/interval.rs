@@ -143,15 +143,15 @@ pub async fn run_interval(
 ///
 /// # Errors
 /// Whatever the sinks answer.
-pub fn finish_interval(catalog: &Catalog, pipeline: &str, context: &RunContext) -> Result<()> {
+pub fn finish_interval(catalog: &Catalog, pipeline: &str, checkpoints: &Checkpoints) -> Result<()> {
     let pipeline = catalog.project().pipeline(pipeline)?;
-    let Some(latest) = context.checkpoints.latest()? else { return Ok(()) };
+    let Some(latest) = checkpoints.latest()? else { return Ok(()) };
     if prepared(&latest).iter().all(|(_, interval, _)| interval.is_none()) {
         return Ok(());
     }
-    let resources = Resources { partitions: context.lanes, memory: context.memory, spill: context.spill.clone() };
-    let engine = Engine::new(&resources, context.clock.now())?;
-    recommit(catalog, &engine, pipeline, &latest)
+    // Only to plan: nothing is computed, so nothing spills.
+    let resources = Resources { partitions: 1, memory: 0, spill: catalog.environment().state.join("spill") };
+    recommit(catalog, &Engine::new(&resources, catalog.environment().clock.now())?, pipeline, &latest)
 }
 
 fn open_targets<'a>(

@@ -24,7 +24,7 @@ use super::tables::{Datasets, Manner, Outline, outline};
 use super::views::ViewSource;
 use crate::catalog::{Catalog, Side};
 use crate::language::{MaterializedView, from_datafusion};
-use crate::session::SchemaOnly;
+use crate::session::{SchemaOnly, result_schema};
 
 /// The table below each dataset's name that holds its dead letters.
 const DEAD_LETTERS: &str = "dead_letters";
@@ -171,7 +171,9 @@ impl Others<'_> {
     fn view_schema_once(&self, view: &MaterializedView) -> Result<SchemaRef> {
         let by_name = |name: &TableReference| self.columns(name);
         let found = outline(self.catalog, self.engine.state(), Side::Live, &by_name, (&view.query, &view.place))?;
-        Ok(Arc::clone(found.plan.schema().inner()))
+        // As the pipeline planned it: analysis settles types.
+        let plan = self.engine.state().optimize(&found.plan).map_err(|e| from_datafusion(&e, &view.place))?;
+        Ok(result_schema(&plan))
     }
 }
 

@@ -2,14 +2,16 @@
 
 mod shelf;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use tidemill_checkpoint::{Checkpoints, Memory};
-use tidemill_model::{Error, Interval, Kind, Result, Timestamp};
+use tidemill_checkpoint::{Checkpoints, Counters, Ledger, Manifest, Memory, OperatorState, ViewState};
+use tidemill_model::{Epoch, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
+use tidemill_runtime::ipc;
 
 use super::{BatchProgress, IntervalReport, Resources, RunContext, Stored, finish_interval, query, run_interval};
 use crate::catalog::Catalog;
@@ -58,7 +60,7 @@ impl Shop {
             progress: Arc::new(BatchProgress::new(StopFlag::default())),
             lanes: self.lanes,
             memory: 100 << 20,
-            spill: PathBuf::from("/nowhere"),
+            spill: spill(),
         }
     }
 
@@ -68,11 +70,15 @@ impl Shop {
     }
 
     fn query(&self, sql: &str) -> Result<Vec<String>> {
-        let resources = Resources { partitions: self.lanes, memory: 100 << 20, spill: PathBuf::from("/nowhere") };
+        let resources = Resources { partitions: self.lanes, memory: 100 << 20, spill: spill() };
         let views = Stored::new(Arc::clone(&self.store) as _);
         let answer = block_on(query(&self.catalog, &views, sql, &resources, StopFlag::default()))?;
         Ok(lines(&answer.batches))
     }
+}
+
+fn spill() -> PathBuf {
+    std::env::temp_dir().join("tidemill-batch-tests")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -311,9 +317,9 @@ fn a_crash_between_record_and_publication_is_finished_by_whoever_comes_next() {
         shop
     };
     let shop = crashed();
-    finish_interval(&shop.catalog, "p", &shop.context()).expect("finishes");
+    finish_interval(&shop.catalog, "p", &shop.context().checkpoints).expect("finishes");
     assert_eq!(shop.shelf.rows("out"), expected);
-    finish_interval(&shop.catalog, "p", &shop.context()).expect("finishes again");
+    finish_interval(&shop.catalog, "p", &shop.context().checkpoints).expect("finishes again");
     assert_eq!(shop.shelf.rows("out"), expected);
     // A run of another interval finishes it too.
     let shop = crashed();
@@ -413,6 +419,44 @@ fn queries_see_accepted_rows_views_and_each_lane_count_alike() {
             assert_eq!(shop.query(sql).map_err(|e| shown(&e)).expect(sql), *rows, "{sql}");
         }
     }
+}
+
+#[test]
+fn a_materialized_view_is_what_its_newest_epoch_stored() {
+    let shop = Shop::new("CREATE MATERIALIZED VIEW v AS SELECT region, count(*) AS n FROM raw GROUP BY region;");
+    let checkpoints = Checkpoints::new(Arc::clone(&shop.store) as _, "p");
+    for epoch in 1..=2_u64 {
+        let chunk = |region: &str, n: i64| {
+            let region: ArrayRef = Arc::new(StringArray::from(vec![region]));
+            // As an older program wrote it: the columns lie in another order.
+            let n: ArrayRef = Arc::new(Int64Array::from(vec![n]));
+            ipc::encode_batch(&RecordBatch::try_from_iter([("n", n), ("region", region)]).expect("a batch"))
+                .expect("writes")
+        };
+        let chunks = vec![("0/eu".to_owned(), chunk("eu", epoch as i64)), ("1/us".to_owned(), chunk("us", 7))];
+        let chunks = checkpoints.write_state(Epoch(epoch), chunks).expect("writes");
+        let state = OperatorState { fingerprint: "f".to_owned(), chunks };
+        let view = ViewState { node: "v".to_owned(), complete_to: None, newest_arrival: None };
+        let manifest = Manifest {
+            pipeline: "p".to_owned(),
+            epoch: Epoch(epoch),
+            fingerprint: String::new(),
+            committed_at: Timestamp(0),
+            sources: BTreeMap::new(),
+            state: BTreeMap::from([("v".to_owned(), state)]),
+            views: BTreeMap::from([("v".to_owned(), view)]),
+            sinks: BTreeMap::new(),
+            ledger: Ledger::default(),
+            counters: Counters::default(),
+        };
+        checkpoints.create(&manifest).expect("commits");
+    }
+    assert_eq!(shop.query("SELECT * FROM v ORDER BY n").map_err(|e| shown(&e)).expect("answers"), ["eu,2", "us,7"]);
+    let joined = shop.query("SELECT r.name, v.n FROM v JOIN regions r USING (region) ORDER BY 1").expect("answers");
+    assert_eq!(joined, ["America,7", "Europe,2"]);
+    let other =
+        Shop { store: Arc::clone(&shop.store), ..Shop::new("CREATE MATERIALIZED VIEW v AS SELECT id FROM raw;") };
+    assert_eq!(other.query("SELECT * FROM v").expect_err("another query").code(), "P172");
 }
 
 #[test]
