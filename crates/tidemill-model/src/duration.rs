@@ -60,12 +60,8 @@ impl fmt::Display for Span {
     /// The largest whole unit: `90 seconds`, `1 minute`, `250 ms`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();
-        let named = [
-            (86_400_000_000_u128, "day"),
-            (3_600_000_000, "hour"),
-            (60_000_000, "minute"),
-            (1_000_000, "second"),
-        ];
+        let named =
+            [(86_400_000_000_u128, "day"), (3_600_000_000, "hour"), (60_000_000, "minute"), (1_000_000, "second")];
         for (scale, name) in named {
             if micros >= scale && micros.is_multiple_of(scale) {
                 let n = micros / scale;

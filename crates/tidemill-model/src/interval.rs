@@ -22,8 +22,9 @@ impl Interval {
     /// Config, when it is neither, or empty.
     pub fn parse(text: &str) -> Result<Interval> {
         let bad = || {
-            Error::new(Kind::Config, "C032", format!("`{text}` is not an interval"))
-                .fact("write START/PERIOD or START/END: 2026-11-20T02/PT1H, 2026-11-20T02/1 hour, 2026-11-20/2026-11-21")
+            Error::new(Kind::Config, "C032", format!("`{text}` is not an interval")).fact(
+                "write START/PERIOD or START/END: 2026-11-20T02/PT1H, 2026-11-20T02/1 hour, 2026-11-20/2026-11-21",
+            )
         };
         let (start, rest) = text.split_once('/').ok_or_else(bad)?;
         let start = Timestamp::parse(start)?;

@@ -43,7 +43,12 @@ pub struct OptionSpec {
 impl OptionSpec {
     /// An option that may be left out.
     #[must_use]
-    pub const fn optional(name: &'static str, kind: OptionKind, default: Option<&'static str>, doc: &'static str) -> Self {
+    pub const fn optional(
+        name: &'static str,
+        kind: OptionKind,
+        default: Option<&'static str>,
+        doc: &'static str,
+    ) -> Self {
         OptionSpec { name, kind, default, required: false, doc }
     }
 

@@ -39,8 +39,9 @@ impl Trigger {
             }
             return Ok(Trigger::Every(span));
         }
-        Err(Error::new(Kind::Config, "C033", format!("`{text}` is not a trigger"))
-            .fact("triggers: once, every 30 seconds, continuous (one run of an interval: run P --interval START/PERIOD)"))
+        Err(Error::new(Kind::Config, "C033", format!("`{text}` is not a trigger")).fact(
+            "triggers: once, every 30 seconds, continuous (one run of an interval: run P --interval START/PERIOD)",
+        ))
     }
 }
 

@@ -36,7 +36,7 @@ pub fn encode_batch(batch: &RecordBatch) -> Result<Bytes> {
 /// Corrupt, when the bytes are no such stream.
 pub fn decode_batches(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let corrupt = |e: arrow::error::ArrowError| {
-        Error::new(Kind::Corrupt, "X050", "stored rows are not a readable Arrow stream")
+        Error::new(Kind::Corrupt, "X090", "stored rows are not a readable Arrow stream")
             .fact("the file was changed after it was written; restore it from a copy of the state folder")
             .because(e)
     };

@@ -1,6 +1,6 @@
 //! `?column=value`: the rows of a view where every named column equals its value.
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, Scalar, StringArray};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{CastOptions, and, cast_with_options, filter_record_batch};
 use arrow::datatypes::SchemaRef;

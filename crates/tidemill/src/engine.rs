@@ -10,6 +10,7 @@ use tidemill_runtime::WriteMode;
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, StopFlag, ViewNode, Views, run};
 use tidemill_sql::Side;
 use tidemill_sql::batch::{BatchProgress, IntervalReport, RunContext, finish_interval, lookup_tables, run_interval};
+use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::{StreamPlan, plan_stream};
 
 use crate::Workspace;
@@ -89,11 +90,25 @@ impl Live {
     }
 }
 
+/// Whether a pipeline can only be run by interval: one of its tables is replaced interval by interval.
+///
+/// # Errors
+/// Plan, when a table that it writes is not declared.
+pub(crate) fn is_by_interval(workspace: &Workspace, pipeline: &Pipeline) -> Result<bool> {
+    for insert in &pipeline.inserts {
+        let settings = workspace.catalog.settings(&insert.target, Side::Live).map_err(|e| e.at(&insert.place))?;
+        if settings.text("write") == Some("replace") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Plans a pipeline for the stream executor; opens its sources and sinks and reads nothing.
 ///
 /// # Errors
 /// Plan, at its place; Config, when a source or sink cannot be opened.
-pub fn plan(workspace: &Workspace, pipeline: &str) -> Result<StreamPlan> {
+pub(crate) fn plan(workspace: &Workspace, pipeline: &str) -> Result<StreamPlan> {
     let open = lookup_tables(&workspace.catalog, Side::Live);
     plan_stream(&workspace.catalog, pipeline, Side::Live, &open)
 }

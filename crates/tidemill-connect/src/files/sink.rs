@@ -216,6 +216,11 @@ impl Sink for FilesSink {
         Ok(Box::new(committer))
     }
 
+    fn replaces_interval(&self) -> bool {
+        // An appending run of an interval has files of its own, which a rerun replaces.
+        self.target.interval.is_some()
+    }
+
     fn guarantee(&self) -> String {
         match self.target.interval {
             Some(_) => "exactly-once: one file for an interval, replaced at once".to_owned(),

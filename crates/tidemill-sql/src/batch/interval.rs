@@ -188,7 +188,7 @@ fn open_targets<'a>(
 }
 
 /// What an INSERT writes, planned over names and types, and what it reads.
-fn output(catalog: &Catalog, engine: &Engine, insert: &Insert) -> Result<(LogicalPlan, BTreeSet<String>)> {
+pub(super) fn output(catalog: &Catalog, engine: &Engine, insert: &Insert) -> Result<(LogicalPlan, BTreeSet<String>)> {
     let others = |name: &TableReference| no_views(catalog, name);
     let found = outline(catalog, engine.state(), Side::History, &others, (&insert.query, &insert.place))?;
     refuse_volatile(&found.plan, &insert.place)?;

@@ -81,7 +81,7 @@ impl ViewSource for Stored {
             let read = self.at_newest(pipeline, |checkpoints, manifest| {
                 let mut batches = Vec::new();
                 for file in checkpoints.dead_letter_files(dataset, manifest.epoch)? {
-                    let gone = || Error::new(Kind::Corrupt, "X003", format!("stored file {file} is gone"));
+                    let gone = || Error::new(Kind::Corrupt, "X035", format!("stored file {file} is gone"));
                     let bytes = checkpoints.read_dead_letters(&file)?.ok_or_else(gone)?;
                     batches.extend(ipc::decode_batches(&bytes)?.1);
                 }

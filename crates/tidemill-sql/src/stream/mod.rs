@@ -15,4 +15,4 @@ mod transform;
 mod view;
 
 pub use gate::GateRules;
-pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, plan_stream};
+pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream};

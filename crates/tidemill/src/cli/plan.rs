@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use tidemill_checkpoint::{Recovery, recover};
 use tidemill_model::{Error, Result};
-use tidemill_runtime::{Graph, NodeKind, WriteMode};
+use tidemill_runtime::{Graph, NodeKind};
+use tidemill_sql::batch::{self, PlannedTarget};
 use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::StreamPlan;
 
@@ -21,6 +22,20 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
     let mut values = Vec::new();
     let mut planned_all = Vec::new();
     for pipeline in &pipelines {
+        if engine::is_by_interval(workspace, pipeline)? {
+            match batch::plan_interval(&workspace.catalog, &pipeline.name, &workspace.resources()) {
+                Ok(targets) => {
+                    if output.is_human() {
+                        by_interval(workspace, pipeline, &targets, output)?;
+                    } else {
+                        values.push(interval_json(pipeline, &targets));
+                    }
+                    planned_all.push((*pipeline, true));
+                }
+                Err(error) => errors.push(error),
+            }
+            continue;
+        }
         match engine::plan(workspace, &pipeline.name) {
             Ok(planned) => {
                 let state = state(workspace, pipeline, &planned)?;
@@ -29,8 +44,7 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
                 } else {
                     values.push(as_json(pipeline, &planned, &state));
                 }
-                let by_interval = planned.sinks.iter().any(|sink| matches!(sink.mode, WriteMode::Replace { .. }));
-                planned_all.push((*pipeline, by_interval));
+                planned_all.push((*pipeline, false));
             }
             Err(error) => errors.push(error),
         }
@@ -93,6 +107,29 @@ fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &str, output: &Output
     for note in &planned.notes {
         output.line(format!("  Note   ! {note}"));
     }
+}
+
+/// A pipeline whose tables are replaced interval by interval.
+fn by_interval(workspace: &Workspace, pipeline: &Pipeline, targets: &[PlannedTarget], output: &Output) -> Result<()> {
+    output.line(format!("{}  {}  one interval of event time at a time", pipeline.name, pipeline.file));
+    let mut label = "Graph   ";
+    for target in targets {
+        let reads: Vec<&str> = target.reads.iter().map(String::as_str).collect();
+        output.line(format!("  {label} {} > {}", reads.join(", "), target.target));
+        label = "        ";
+    }
+    let latest = workspace.checkpoints(&pipeline.name).latest()?;
+    let done: Vec<String> = latest.iter().flat_map(|m| m.ledger.entries()).map(|e| e.interval.to_string()).collect();
+    output.line(format!("  Interval {}", if done.is_empty() { "none done yet".to_owned() } else { done.join(", ") }));
+    for target in targets {
+        output.line(format!("  Delivery > {}  exactly-once: a run replaces its interval's rows", target.target));
+    }
+    Ok(())
+}
+
+fn interval_json(pipeline: &Pipeline, targets: &[PlannedTarget]) -> Value {
+    let targets: Vec<Value> = targets.iter().map(|t| json!({"target": t.target, "reads": t.reads})).collect();
+    json!({"pipeline": pipeline.name, "file": *pipeline.file, "trigger": "interval", "targets": targets})
 }
 
 /// Every way from a source to this node: `raw_orders > lookup > select > cleaned_orders`. Steps of one statement are

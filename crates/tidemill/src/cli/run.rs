@@ -60,9 +60,9 @@ pub(crate) async fn live(
     let begun = workspace.clock.now();
     let after = before.epoch;
     output.note(format!(
-        "{pipeline}  {}, {} lanes{}    Ctrl-C ends after an epoch",
+        "{pipeline}  {}, {}{}    Ctrl-C ends after an epoch",
         live.trigger,
-        options.lanes.unwrap_or(workspace.lanes),
+        counted(options.lanes.unwrap_or(workspace.lanes) as u64, "lane"),
         if after.0 > 0 { format!(", resumed after epoch {}", grouped(after.0)) } else { String::new() },
     ));
     let running = tokio::task::spawn_blocking(move || live.run());

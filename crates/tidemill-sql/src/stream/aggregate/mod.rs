@@ -10,8 +10,6 @@ mod finish;
 mod groups;
 mod partial;
 mod spec;
-#[cfg(test)]
-mod tests;
 mod windows;
 
 pub(super) use finish::{Emission, FinalFactory};

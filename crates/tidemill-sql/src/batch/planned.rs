@@ -1,0 +1,34 @@
+//! [`plan_interval`]: what runs of intervals of a pipeline would do, checked without doing it.
+//!
+//! **Invariant:** planning opens no target and reads no row.
+
+use std::collections::BTreeSet;
+
+use tidemill_model::Result;
+
+use super::engine::{Engine, Resources};
+use super::interval::output;
+use crate::catalog::Catalog;
+
+/// An INSERT of a pipeline as runs of intervals have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTarget {
+    /// The dataset written.
+    pub target: String,
+    /// The datasets read.
+    pub reads: BTreeSet<String>,
+}
+
+/// Checks the INSERTs of a pipeline as a run of an interval would.
+///
+/// # Errors
+/// Plan, at its place.
+pub fn plan_interval(catalog: &Catalog, pipeline: &str, resources: &Resources) -> Result<Vec<PlannedTarget>> {
+    let engine = Engine::new(resources, catalog.environment().clock.now())?;
+    let inserts = catalog.project().pipeline(pipeline)?.inserts.iter();
+    let planned = inserts.map(|insert| {
+        let (_, reads) = output(catalog, &engine, insert)?;
+        Ok(PlannedTarget { target: insert.target.clone(), reads })
+    });
+    planned.collect()
+}
