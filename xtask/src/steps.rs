@@ -88,7 +88,23 @@ fn cargo_command(words: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.current_dir(repository::root()).args(words);
+    // What cargo tells us about this package is not for the cargo that we start: build scripts of dependencies watch
+    // these variables, and the dependencies above them would be built anew each time that the caller changes.
+    #[expect(clippy::disallowed_methods, reason = "the build tool is where these variables are meant to be read")]
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_about_this_package) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+fn is_about_this_package(name: &str) -> bool {
+    let told = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_MANIFEST_LINKS", "CARGO_PRIMARY_PACKAGE"];
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_CRATE_")
+        || name.starts_with("CARGO_BIN_")
+        || told.contains(&name)
 }
 
 #[expect(clippy::disallowed_methods, reason = "steps are timed for the person who waits for them")]
