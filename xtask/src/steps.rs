@@ -90,7 +90,6 @@ fn cargo_command(words: &[&str]) -> Command {
     command.current_dir(repository::root()).args(words);
     // What cargo tells us about this package is not for the cargo that we start: build scripts of dependencies watch
     // these variables, and the dependencies above them would be built anew each time that the caller changes.
-    #[expect(clippy::disallowed_methods, reason = "the build tool is where these variables are meant to be read")]
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_about_this_package) {
             command.env_remove(name);

@@ -2,6 +2,7 @@
 //! as many as there are cores. `cargo bench -p tidemill-connect --bench decode [json|csv]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 use std::io::Write;
 use std::sync::Arc;

@@ -122,7 +122,7 @@ async fn publish(
         };
         match outcome {
             Ok(table) => {
-                let due = target.config.compact_every.is_some_and(|every| epoch.0 % every.get() == 0);
+                let due = target.config.compact_every.is_some_and(|every| epoch.0.is_multiple_of(every.get()));
                 return Ok(if due { compact(target, table).await } else { table });
             }
             Err(Failed::Ours(error)) => return Err(error),

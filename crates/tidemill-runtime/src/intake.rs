@@ -233,7 +233,10 @@ mod tests {
         RecordBatch::try_from_iter([("n", values), ("at", times)]).expect("a batch")
     }
 
-    fn take(payload: Payload) -> (Vec<i64>, Vec<(String, u64, Option<i64>, String)>, Counters) {
+    /// Reason, position, event time and bytes of a dead letter.
+    type Dead = (String, u64, Option<i64>, String);
+
+    fn take(payload: Payload) -> (Vec<i64>, Vec<Dead>, Counters) {
         let mut intake = Intake::new("numbers", Some("at"), Some(Box::new(Numbers)), Box::new(NoSeven));
         let taken = intake.take(&SplitId::new("s"), 1000, payload).expect("takes");
         let rows = taken.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();

@@ -561,15 +561,16 @@ fn what_is_written_is_read_back() {
         let text: Vec<String> = (0..500)
             .map(|_| {
                 let mut record = serde_json::Map::new();
+                let mut values = fastrand::Rng::with_seed(random.u64(..));
                 let mut put = |name: &str, value: Value| {
                     if fastrand::Rng::with_seed(random.u64(..)).u8(0..10) > 0 {
                         record.insert(name.to_owned(), value);
                     }
                 };
-                put("id", fastrand::i64(..).into());
-                put("a \"quoted\" name that is much longer than thirty-two bytes", fastrand::i32(..).into());
-                put("x", (fastrand::f64() * 1e6).into());
-                put("b", fastrand::bool().into());
+                put("id", values.i64(..).into());
+                put("a \"quoted\" name that is much longer than thirty-two bytes", values.i32(..).into());
+                put("x", (values.f64() * 1e6).into());
+                put("b", values.bool().into());
                 record.insert("s".to_owned(), random_text(&mut random).into());
                 record.insert("v".to_owned(), random_text(&mut random).into());
                 Value::Object(record).to_string()

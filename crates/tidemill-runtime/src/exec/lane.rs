@@ -248,10 +248,10 @@ impl Lane {
             }
             self.raise_time(number)?;
         }
-        if let (Some(Reading::Tick(tick)), true) = (self.reading, quiet) {
-            if self.shared.quiet[self.lane].swap(tick, Ordering::AcqRel) != tick {
-                self.shared.bell.ring();
-            }
+        if let (Some(Reading::Tick(tick)), true) = (self.reading, quiet)
+            && self.shared.quiet[self.lane].swap(tick, Ordering::AcqRel) != tick
+        {
+            self.shared.bell.ring();
         }
         Ok(worked)
     }

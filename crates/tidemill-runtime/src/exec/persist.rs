@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tidemill_checkpoint::{Checkpoints, Manifest, OperatorState, SinkState, ViewState};
+use tidemill_checkpoint::{Checkpoints, Manifest, ViewState};
 use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::job::ViewNode;
@@ -46,7 +46,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         manifest.counters.rows_written += ack.rows_written;
         manifest.counters.rows_late += ack.rows_late;
         for (sink, committable) in &ack.sinks {
-            let state = manifest.sinks.entry(sink.clone()).or_insert_with(SinkState::default);
+            let state = manifest.sinks.entry(sink.clone()).or_default();
             state.committables.push(committable.0.clone());
         }
     }
@@ -77,7 +77,7 @@ fn sources(manifest: &mut Manifest, acks: &[Ack]) {
 fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draft<'_>) -> Result<u64> {
     let mut files: Vec<(String, Bytes)> = Vec::new();
     for (node, fingerprint) in from.fingerprints {
-        manifest.state.entry(node.clone()).or_insert_with(OperatorState::default).fingerprint.clone_from(fingerprint);
+        manifest.state.entry(node.clone()).or_default().fingerprint.clone_from(fingerprint);
     }
     for ack in acks {
         for (node, chunks) in &ack.state {

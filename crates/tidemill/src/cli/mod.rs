@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     let output = Output::new(&arguments.common);
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let outcome = runtime.block_on(execute(&arguments, &output));
+            let outcome = runtime.block_on(Box::pin(execute(&arguments, &output)));
             // Reads that were given up on must not keep the process.
             runtime.shutdown_background();
             outcome
@@ -61,20 +61,20 @@ async fn execute(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
     match &arguments.command {
         Command::Init { folder, example } => init::init(folder, example.as_deref(), output)?,
         Command::Demo { stay, rows, folder } => {
-            return demo::demo(*stay, rows.map(|rows| rows.get()), folder.as_deref(), output).await;
+            return Box::pin(demo::demo(*stay, rows.map(|rows| rows.get()), folder.as_deref(), output)).await;
         }
         Command::Plan { pipeline } => plan::plan(&open(common)?, pipeline.as_deref(), output)?,
         Command::Run { pipeline, trigger, interval, lanes, serve } => {
             let workspace = open(common)?;
             match interval {
-                Some(interval) => run::interval(&workspace, pipeline, interval, output).await?,
+                Some(interval) => Box::pin(run::interval(&workspace, pipeline, interval, output)).await?,
                 None => {
                     run::live(&workspace, pipeline, trigger.as_deref(), lanes.map(|lanes| lanes.get()), *serve, output)
                         .await?
                 }
             }
         }
-        Command::Query { sql } => query::query(&open(common)?, sql, output).await?,
+        Command::Query { sql } => Box::pin(query::query(&open(common)?, sql, output)).await?,
         Command::Status { pipeline } => status::status(&open(common)?, pipeline.as_deref(), output)?,
         Command::DeadLetters { pipeline, show } => {
             dead_letters::dead_letters(&open(common)?, pipeline, *show, output)?;

@@ -23,8 +23,6 @@ use super::world::World;
 pub(crate) enum Way {
     /// One run of an interval that holds all rows.
     Interval,
-    /// One run after another of so many intervals that hold all rows together, one of them twice where that is allowed.
-    Intervals { count: usize },
     /// `once`, on threads, when all rows are there.
     Threads { lanes: usize },
     /// Step by step, rows arriving meanwhile, with so many deaths, lanes changing from process to process.
@@ -108,16 +106,15 @@ impl Bench<'_> {
             }
         };
         let written = formats[random.usize(0..2)];
-        let batch = matches!(way, Way::Interval | Way::Intervals { .. });
         let closes = self.case.is_windowed()
             && (*target != Target::View || self.case.has_windows_of_windows())
-            && !batch
+            && !matches!(way, Way::Interval)
             && !matches!(reading, Reading::AllFiles(_));
         let told = |e: tidemill_model::Error| format!("{reading:?}: {e}");
         let setup = Setup::declare(self.case, reading).map_err(told)?;
         setup.add_pipeline(self.case, target, &schema_of(&self.answer), written).map_err(told)?;
-        let outcome = self.run(&setup, (target, way), closes, &mut random).map_err(told)?;
-        let unbounded = !batch && !matches!(reading, Reading::AllFiles(_));
+        let outcome = self.run(&setup, way, closes, &mut random).map_err(told)?;
+        let unbounded = !matches!(way, Way::Interval) && !matches!(reading, Reading::AllFiles(_));
         match self.compare(&outcome, closes, unbounded) {
             None => Ok(outcome),
             Some(difference) => {
@@ -127,23 +124,15 @@ impl Bench<'_> {
         }
     }
 
-    fn run(&self, setup: &Setup, (target, way): (&Target, &Way), closes: bool, random: &mut Rng) -> Result<Outcome> {
+    fn run(&self, setup: &Setup, way: &Way, closes: bool, random: &mut Rng) -> Result<Outcome> {
         let outside = setup.open()?;
         let last = if closes { self.closing.as_slice() } else { &[] };
         let mut world = World::new(&outside, &self.rows, last, random)?;
         let deaths = match way {
             Way::Interval => {
                 world.deliver_all(random)?;
-                self.intervals(&outside, &[Interval::parse("2020-01-01/2030-01-01")?])?;
-                0
-            }
-            Way::Intervals { count } => {
-                world.deliver_all(random)?;
-                let mut intervals = self.cut_time(*count, random)?;
-                if *target == Target::Files || matches!(target, Target::Upsert(_)) {
-                    intervals.push(intervals[random.usize(0..intervals.len())]);
-                }
-                self.intervals(&outside, &intervals)?;
+                let all = Interval::parse("2020-01-01/2030-01-01")?;
+                self.runtime.block_on(interval(&outside, "p", all, &StopFlag::default(), |_| {}))?;
                 0
             }
             Way::Threads { lanes } => {
@@ -164,27 +153,6 @@ impl Bench<'_> {
             }
         };
         self.look(&setup.open()?, deaths)
-    }
-
-    /// Runs these intervals.
-    fn intervals(&self, workspace: &Workspace, intervals: &[Interval]) -> Result<()> {
-        for one in intervals {
-            self.runtime.block_on(interval(workspace, "p", *one, &StopFlag::default(), |_| {}))?;
-        }
-        Ok(())
-    }
-
-    /// All time as intervals that end anywhere within the time of the rows, in the middle of windows too.
-    fn cut_time(&self, count: usize, random: &mut Rng) -> Result<Vec<Interval>> {
-        let Interval { start, end } = Interval::parse("2020-01-01/2030-01-01")?;
-        let span = self.case.inputs.iter().map(|input| input.apart.as_micros() as i64 * input.rows as i64).max();
-        let mut ends: Vec<i64> = (1..count).map(|_| FROM.0 + random.i64(0..span.unwrap_or(1))).collect();
-        ends.sort_unstable();
-        ends.dedup();
-        ends.push(end.0);
-        let mut from = start;
-        let cut = |end| Interval { start: std::mem::replace(&mut from, Timestamp(end)), end: Timestamp(end) };
-        Ok(ends.into_iter().map(cut).collect())
     }
 
     fn look(&self, workspace: &Workspace, deaths: u64) -> Result<Outcome> {

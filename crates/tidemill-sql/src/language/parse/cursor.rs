@@ -37,7 +37,7 @@ impl<'a> Cursor<'a> {
         let ranges =
             || tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).filter_map(|t| script.range(t.span));
         let start = ranges().next().map_or(0, |range| range.start);
-        let statement = start..ranges().last().map_or(start, |range| range.end);
+        let statement = start..ranges().next_back().map_or(start, |range| range.end);
         let parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
         Cursor { parser, script, taken: statement.start, statement }
     }

@@ -4,6 +4,7 @@
 //! [`Emission::Changes`] what was emitted up to a barrier adds up to the results of all rows before it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -179,12 +180,11 @@ impl Operator for Final {
         let failed = |error: DataFusionError| failed(&error, &self.place);
         if spec.leading() == 0 && self.lane == 0 {
             // SQL's GROUP BY over everything has one row even when there are none.
-            if !self.windows.contains_key(&0) {
-                self.windows.insert(0, Window::new(&spec).map_err(failed)?);
-            }
-            if let Some(window) = self.windows.get_mut(&0) {
-                window.touch(&spec).map_err(failed)?;
-            }
+            let window = match self.windows.entry(0) {
+                Entry::Occupied(window) => window.into_mut(),
+                Entry::Vacant(place) => place.insert(Window::new(&spec).map_err(failed)?),
+            };
+            window.touch(&spec).map_err(failed)?;
         }
         for (start, window) in &mut self.windows {
             if let Some(batch) = Final::changes(&spec, *start, window).map_err(failed)? {

@@ -27,7 +27,10 @@ pub(super) fn refuse_calls(plan: &LogicalPlan, place: &Place) -> Result<()> {
     visited.map(|_| ()).map_err(|error| lift(&error, place))
 }
 
-fn call(expr: &Expr) -> Option<Box<dyn Fn(&Place) -> Error>> {
+/// Makes the error of a refused call at its place.
+type Refusal = Box<dyn Fn(&Place) -> Error>;
+
+fn call(expr: &Expr) -> Option<Refusal> {
     match expr {
         Expr::ScalarFunction(call) if CLOCK.contains(&call.name()) => {
             let name = call.name().to_owned();
