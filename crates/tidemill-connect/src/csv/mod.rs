@@ -2,7 +2,7 @@
 //!
 //! An unquoted empty value is NULL, `""` the empty string. Quotes are doubled inside quotes (RFC 4180). Files are cut
 //! at line breaks wherever a reader resumes, so each line is judged alone: a line that ends inside quotes is a bad
-//! record, and so is what follows it. In connectors that know where each record ends (`log`), values may have line
+//! record; the lines after it are judged alone, so one that fits the columns is read as a row. In connectors that know where each record ends (`log`), values may have line
 //! breaks. Columns go by position, since a reader that resumes in the middle of a file has not seen its header; so a
 //! header that names other columns, or the same in another order, is an error and not a guess.
 //!
