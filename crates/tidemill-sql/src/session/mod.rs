@@ -6,6 +6,7 @@
 
 mod clock_functions;
 mod compile;
+mod exact;
 mod insert;
 mod lineage;
 mod names;
@@ -13,6 +14,8 @@ mod planner;
 mod size;
 mod state;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod tumble;
 mod types;
 mod windows;

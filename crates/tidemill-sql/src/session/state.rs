@@ -9,6 +9,7 @@ use datafusion::execution::config::SessionConfig;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 
 use super::clock_functions::{Micros, Now};
+use super::exact;
 use super::tumble::WindowBounds;
 use super::types::Types;
 use super::windows::Windows;
@@ -33,9 +34,12 @@ pub fn session_state() -> SessionState {
         }
     }
     scalars.extend([Now::function(), WindowBounds::start(), WindowBounds::end()].map(Arc::new));
+    let mut aggregates = SessionStateDefaults::default_aggregate_functions();
+    exact::replace(&mut aggregates);
     SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_scalar_functions(scalars)
+        .with_aggregate_functions(aggregates)
         .with_relation_planners(vec![Arc::new(Windows)])
         .with_type_planner(Arc::new(Types))
         .build()

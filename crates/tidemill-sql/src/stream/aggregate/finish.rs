@@ -58,7 +58,7 @@ impl OperatorFactory for FinalFactory {
     }
 
     fn fingerprint(&self) -> String {
-        format!("group v1 {:?} {}", self.emission, self.spec.fingerprint())
+        format!("group v2 {:?} {}", self.emission, self.spec.fingerprint())
     }
 }
 

@@ -12,7 +12,8 @@ use crate::session::lift;
 /// Functions that tell the time of the run.
 const CLOCK: &[&str] = &["now", "current_date", "current_time", "today", "localtimestamp"];
 /// Aggregates whose answer depends on the order of rows.
-const ORDERED: &[&str] = &["first_value", "last_value", "nth_value", "array_agg", "string_agg"];
+const ORDERED: &[&str] =
+    &["first_value", "last_value", "nth_value", "array_agg", "string_agg", "approx_percentile_cont_with_weight"];
 
 /// Refuses calls anywhere in a plan, subqueries included.
 pub(super) fn refuse_calls(plan: &LogicalPlan, place: &Place) -> Result<()> {
