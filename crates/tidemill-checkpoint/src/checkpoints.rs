@@ -4,6 +4,7 @@
 //! pipelines/<pipeline>/epochs/<20 digits>.json            the manifest of an epoch
 //! pipelines/<pipeline>/state/<20 digits>-<crc>.bin        all state chunks that the epoch wrote
 //! pipelines/<pipeline>/dead_letters/<dataset>/…           see `dead_letters.rs`
+//! pipelines/<pipeline>/published                          the epoch up to which every sink is known to be committed
 //! ```
 //!
 //! **Invariant:** whatever an epoch refers to is durable before its manifest is created, and nothing that a kept
@@ -96,6 +97,24 @@ impl Checkpoints {
         Err(Error::new(Kind::Fenced, "F002", message)
             .fact("nothing of this process's epoch was published")
             .fact("let one process run the pipeline: stop this one, or the other and start this one again"))
+    }
+
+    /// Notes that every sink has published this epoch, and so all before it. Who starts next need not commit it again.
+    ///
+    /// # Errors
+    /// Unavailable; the note may then be missing, which costs the next start a commit that changes nothing.
+    pub fn mark_published(&self, epoch: Epoch) -> Result<()> {
+        self.store.put(&self.published_file(), format!("{:020}\n", epoch.0).as_bytes())
+    }
+
+    /// Whether every sink is known to have published this epoch. A damaged note knows nothing.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn is_published(&self, epoch: Epoch) -> Result<bool> {
+        let bytes = self.store.get(&self.published_file())?;
+        let text = bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        Ok(text.and_then(|text| text.trim().parse().ok()).is_some_and(|published: u64| epoch.0 <= published))
     }
 
     /// Writes the changed state chunks of an epoch, all in one file. No file is written for none.
@@ -198,6 +217,10 @@ impl Checkpoints {
         }
         known.files = self.store.list(&format!("{}/state/", self.root))?.into_iter().collect();
         Ok(known)
+    }
+
+    fn published_file(&self) -> String {
+        format!("{}/published", self.root)
     }
 
     fn epoch_file(&self, epoch: Epoch) -> String {

@@ -223,3 +223,16 @@ fn any_name_is_one_part_of_a_path() {
         assert_eq!(name_part(name), part);
     }
 }
+
+#[test]
+fn what_is_known_to_be_published_is_every_epoch_up_to_the_note() {
+    let store: Arc<Memory> = Arc::default();
+    let checkpoints = opened(&store);
+    assert!(!checkpoints.is_published(Epoch(1)).expect("reads"));
+    checkpoints.mark_published(Epoch(7)).expect("writes");
+    for (epoch, published) in [(1, true), (7, true), (8, false)] {
+        assert_eq!(opened(&store).is_published(Epoch(epoch)).expect("reads"), published, "epoch {epoch}");
+    }
+    store.put("pipelines/orders/published", b"seven").expect("writes");
+    assert!(!checkpoints.is_published(Epoch(1)).expect("reads"), "a damaged note knows nothing");
+}

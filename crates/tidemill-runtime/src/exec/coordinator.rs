@@ -38,6 +38,7 @@ enum Phase {
     Aligning { began: Timestamp, then: Next },
     Publishing { tries: u32, not_before: Timestamp },
     Resting { until: Timestamp },
+    Ending,
     Ended,
 }
 
@@ -149,13 +150,20 @@ impl Coordinator {
             Phase::Resting { until } => {
                 let now = self.job.clock.now();
                 if self.stop.is_set() {
-                    self.phase = Phase::Ended;
+                    self.phase = Phase::Ending;
                     return Ok(Step::Worked);
                 }
                 if now < until {
                     return Ok(Step::Wait(until.since(now)));
                 }
                 self.begin_reading()?;
+                Ok(Step::Worked)
+            }
+            Phase::Ending => {
+                if let Some(manifest) = &self.manifest {
+                    self.job.checkpoints.mark_published(manifest.epoch)?;
+                }
+                self.phase = Phase::Ended;
                 Ok(Step::Worked)
             }
             Phase::Ended => Ok(Step::Ended),
@@ -263,7 +271,7 @@ impl Coordinator {
     /// What follows an epoch.
     fn after(&mut self, decided: Next, now: Timestamp) {
         self.phase = match (decided, &self.job.trigger) {
-            (Next::Last, _) => Phase::Ended,
+            (Next::Last, _) => Phase::Ending,
             (Next::Tick, Trigger::Every(every)) => {
                 // Ticks keep their grid: a long epoch takes the next free cell, it does not shift the others.
                 let period = i64::try_from(every.0.as_micros()).unwrap_or(i64::MAX).max(1);

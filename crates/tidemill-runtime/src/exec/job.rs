@@ -134,7 +134,7 @@ impl Dataflow {
             Recovery::Changed { epoch, nodes } => return Err(changed(&job.pipeline, epoch, &nodes)),
         };
         let mut committers = open_committers(&job.graph)?;
-        settle_sinks(&mut committers, resumed.as_ref())?;
+        settle_sinks(&mut committers, resumed.as_ref(), &job)?;
         job.checkpoints.clean_after(resumed.as_ref().map_or(Epoch::NONE, |m| m.epoch))?;
 
         let lanes = job.lanes.max(1);
@@ -187,19 +187,40 @@ fn open_committers(graph: &Graph) -> Result<BTreeMap<String, Box<dyn SinkCommitt
     Ok(committers)
 }
 
-/// Brings every sink to the newest manifest: commits it again, removes what was staged after it.
-fn settle_sinks(committers: &mut BTreeMap<String, Box<dyn SinkCommitter>>, resumed: Option<&Manifest>) -> Result<()> {
+/// Brings every sink to the newest manifest: commits it again unless all have it, removes what was staged after it.
+fn settle_sinks(
+    committers: &mut BTreeMap<String, Box<dyn SinkCommitter>>,
+    resumed: Option<&Manifest>,
+    job: &Job,
+) -> Result<()> {
     let epoch = resumed.map_or(Epoch::NONE, |manifest| manifest.epoch);
+    let unsettled = resumed.filter(|manifest| !manifest.sinks.is_empty());
+    let unsettled = match unsettled {
+        Some(manifest) if !job.checkpoints.is_published(epoch)? => Some(manifest),
+        _ => None,
+    };
+    let prepared =
+        unsettled.iter().flat_map(|manifest| &manifest.sinks).filter(|(_, state)| !state.committables.is_empty());
+    for (name, state) in prepared {
+        let Some(committer) = committers.get_mut(name) else {
+            return Err(orphaned(&job.pipeline, epoch, name));
+        };
+        let committables: Vec<_> = state.committables.iter().cloned().map(crate::Committable).collect();
+        committer.commit(epoch, &committables).map_err(|e| e.context(format!("sink {name}")))?;
+    }
     for (name, committer) in committers {
-        if let Some(state) = resumed.and_then(|manifest| manifest.sinks.get(name)) {
-            let committables: Vec<_> = state.committables.iter().cloned().map(crate::Committable).collect();
-            if !committables.is_empty() {
-                committer.commit(epoch, &committables).map_err(|e| e.context(format!("sink {name}")))?;
-            }
-        }
         committer.abort_after(epoch).map_err(|e| e.context(format!("sink {name}")))?;
     }
     Ok(())
+}
+
+/// The error of a table that left the pipeline while rows for it wait to be published.
+#[must_use]
+pub fn orphaned(pipeline: &str, epoch: Epoch, target: &str) -> Error {
+    let message = format!("`{pipeline}` no longer writes `{target}`, and its last rows may not be published there yet");
+    Error::new(Kind::Plan, "P153", message)
+        .fact(format!("the last run ended before it knew that epoch {epoch} had reached every table"))
+        .fact(format!("put the INSERT INTO {target} back, run the pipeline once, then take it out"))
 }
 
 fn open_boards(job: &Job, resumed: Option<&Manifest>, once: bool) -> BTreeMap<usize, Arc<Mutex<Board>>> {

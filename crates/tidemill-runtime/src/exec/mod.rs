@@ -22,7 +22,7 @@ mod wiring;
 
 pub use coordinator::{Coordinator, Probe, Step};
 pub use driver::run;
-pub use job::{Dataflow, Job, Limits, StopFlag, ViewNode};
+pub use job::{Dataflow, Job, Limits, StopFlag, ViewNode, orphaned};
 pub use lane::Lane;
 pub use progress::{Latencies, Progress, Snapshot, SplitStatus};
 pub use views::{ViewRows, Views};

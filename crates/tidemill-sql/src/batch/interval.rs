@@ -13,6 +13,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
 use serde::Serialize;
 use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState};
 use tidemill_model::{Clock, Epoch, Error, Generation, Interval, Kind, Place, Result, Timestamp};
+use tidemill_runtime::exec::orphaned;
 use tidemill_runtime::{Committable, DeadLetter, WriteMode, dead_letter_batch, ipc};
 
 use super::engine::{Engine, Resources};
@@ -126,6 +127,7 @@ pub async fn run_interval(
             e.fact("the run is on record; running the pipeline again, in any way, finishes its publication first")
         })?;
     }
+    context.checkpoints.mark_published(epoch)?;
     context.checkpoints.prune(&manifest)?;
     Ok(IntervalReport {
         pipeline: pipeline.name.clone(),
@@ -151,7 +153,7 @@ pub fn finish_interval(catalog: &Catalog, pipeline: &str, checkpoints: &Checkpoi
     }
     // Only to plan: nothing is computed, so nothing spills.
     let resources = Resources { partitions: 1, memory: 0, spill: catalog.environment().state.join("spill") };
-    recommit(catalog, &Engine::new(&resources, catalog.environment().clock.now())?, pipeline, &latest)
+    recommit(catalog, &Engine::new(&resources, catalog.environment().clock.now())?, pipeline, &latest, checkpoints)
 }
 
 fn open_targets<'a>(
@@ -237,7 +239,7 @@ fn settle(
     context: &RunContext,
 ) -> Result<()> {
     if let Some(latest) = latest {
-        recommit(catalog, engine, pipeline, latest)?;
+        recommit(catalog, engine, pipeline, latest, &context.checkpoints)?;
     }
     let epoch = latest.map_or(Epoch::NONE, |manifest| manifest.epoch);
     for step in steps {
@@ -246,14 +248,28 @@ fn settle(
     context.checkpoints.clean_after(epoch)
 }
 
-fn recommit(catalog: &Catalog, engine: &Engine, pipeline: &Pipeline, latest: &Manifest) -> Result<()> {
+/// Commits the newest manifest to its targets, unless all of them are known to have it.
+fn recommit(
+    catalog: &Catalog,
+    engine: &Engine,
+    pipeline: &Pipeline,
+    latest: &Manifest,
+    checkpoints: &Checkpoints,
+) -> Result<()> {
+    if checkpoints.is_published(latest.epoch)? {
+        return Ok(());
+    }
     for (name, interval, committables) in prepared(latest) {
-        // A target that is gone from the pipeline is nobody's any more.
-        let Some(insert) = pipeline.inserts.iter().find(|insert| insert.target == name) else { continue };
+        let Some(insert) = pipeline.inserts.iter().find(|insert| insert.target == name) else {
+            if committables.is_empty() {
+                continue;
+            }
+            return Err(orphaned(&pipeline.name, latest.epoch, &name));
+        };
         let (plan, _) = output(catalog, engine, insert)?;
         Target::open(catalog, &pipeline.name, &name, &plan, interval)?.commit(latest.epoch, &committables)?;
     }
-    Ok(())
+    checkpoints.mark_published(latest.epoch)
 }
 
 /// Whether rows that are only ever added would be there twice.
