@@ -5,6 +5,7 @@
 mod block;
 mod column;
 pub(crate) mod number;
+mod records;
 pub(crate) mod time;
 mod values;
 
@@ -16,7 +17,8 @@ use tidemill_runtime::Format;
 
 pub(crate) use block::Block;
 pub(crate) use column::{Cells, Column, Columns, Fault, found, refused};
-pub(crate) use values::{Values, check_encodable, plain_columns};
+pub(crate) use records::records;
+pub(crate) use values::{Values, check_encodable};
 
 use crate::csv::CsvFormat;
 use crate::json::JsonFormat;

@@ -8,7 +8,7 @@ use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::Encoder;
 
 use super::CsvFormat;
-use crate::format::{TimeFormat, Values, check_encodable, plain_columns};
+use crate::format::{TimeFormat, Values, check_encodable, records};
 
 /// Writes batches as CSV records.
 #[derive(Debug)]
@@ -27,63 +27,40 @@ impl CsvEncoder {
         Ok(CsvEncoder { names, time: format.time, header: format.header, delimiter: format.delimiter })
     }
 
-    fn rows(&self, batch: &RecordBatch, out: &mut Vec<u8>, mut ends: Option<&mut Vec<u32>>) -> Result<()> {
-        let arrays = plain_columns(batch)?;
-        let mut columns: Vec<Values<'_>> =
-            arrays.iter().map(|array| Values::of(array, self.time)).collect::<Result<_>>()?;
-        for row in 0..batch.num_rows() {
-            let start = out.len();
-            for (i, column) in columns.iter_mut().enumerate() {
-                if i > 0 {
-                    out.push(self.delimiter);
-                }
-                if column.is_null(row) {
-                    continue;
-                }
-                match column.text(row) {
-                    Some((bytes, start, end)) => {
-                        put_text(bytes.get(start..end).unwrap_or_default(), self.delimiter, out)
-                    }
-                    None if column.put(row, out) => {}
-                    None => {
-                        let name = self.names.get(i).map_or("", String::as_str);
-                        let message = format!("column `{name}` of row {row} cannot be written as CSV");
-                        return Err(Error::new(Kind::Data, "D062", message)
-                            .fact("times lie in the years 0001 to 9999; use CASE or a filter"));
-                    }
+    /// One row; `is_line` says that nothing but a line break ends it.
+    fn row(&self, columns: &mut [Values<'_>], row: usize, out: &mut Vec<u8>, is_line: bool) -> Result<()> {
+        let start = out.len();
+        for (i, column) in columns.iter_mut().enumerate() {
+            if i > 0 {
+                out.push(self.delimiter);
+            }
+            if column.is_null(row) {
+                continue;
+            }
+            match column.text(row) {
+                Some((bytes, start, end)) => put_text(bytes.get(start..end).unwrap_or_default(), self.delimiter, out),
+                None if column.put(row, out) => {}
+                None => {
+                    let name = self.names.get(i).map_or("", String::as_str);
+                    let message = format!("column `{name}` of row {row} cannot be written as CSV");
+                    return Err(Error::new(Kind::Data, "D062", message)
+                        .fact("times lie in the years 0001 to 9999; use CASE or a filter"));
                 }
             }
-            if out.len() == start && ends.is_none() {
-                return Err(Error::new(
-                    Kind::Data,
-                    "D063",
-                    format!("row {row} of a single NULL cannot be written as CSV"),
-                )
+        }
+        if out.len() == start && is_line {
+            let message = format!("row {row} of a single NULL cannot be written as CSV");
+            return Err(Error::new(Kind::Data, "D063", message)
                 .fact("its line would be empty, and empty lines are no records; write a second column, or use json"));
-            }
-            match &mut ends {
-                None => out.push(b'\n'),
-                Some(ends) => ends.push(
-                    u32::try_from(out.len())
-                        .map_err(|_| Error::internal("the records to write do not fit into one block of 4 GiB"))?,
-                ),
-            }
         }
         Ok(())
     }
 }
 
 impl Encoder for CsvEncoder {
-    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, mut ends: Option<&mut Vec<u32>>) -> Result<()> {
-        let before = (out.len(), ends.as_ref().map_or(0, |ends| ends.len()));
-        let done = self.rows(batch, out, ends.as_deref_mut());
-        if done.is_err() {
-            out.truncate(before.0);
-            if let Some(ends) = ends {
-                ends.truncate(before.1);
-            }
-        }
-        done
+    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, ends: Option<&mut Vec<u32>>) -> Result<()> {
+        let is_line = ends.is_none();
+        records(batch, self.time, out, ends, |columns, row, out| self.row(columns, row, out, is_line))
     }
 
     fn header(&self) -> Vec<u8> {

@@ -8,7 +8,7 @@ use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::Encoder;
 
 use super::text;
-use crate::format::{TimeFormat, Values, check_encodable, plain_columns};
+use crate::format::{TimeFormat, Values, check_encodable, records};
 
 /// Text of a constant length to copy, of which only a part is meant: a copy of constant length is two stores.
 #[derive(Debug)]
@@ -62,44 +62,25 @@ impl JsonEncoder {
         Ok(JsonEncoder { prefixes: prefixes.collect(), names, time })
     }
 
-    fn rows(&self, batch: &RecordBatch, out: &mut Vec<u8>, mut ends: Option<&mut Vec<u32>>) -> Result<()> {
-        let arrays = plain_columns(batch)?;
-        let mut columns: Vec<Values<'_>> =
-            arrays.iter().map(|array| Values::of(array, self.time)).collect::<Result<_>>()?;
-        for row in 0..batch.num_rows() {
-            for (i, (prefix, column)) in self.prefixes.iter().zip(&mut columns).enumerate() {
-                prefix.put(out);
-                if !put(column, row, out) {
-                    return Err(unwritable(self.names.get(i).map_or("", String::as_str), row));
-                }
-            }
-            if columns.is_empty() {
-                out.push(b'{');
-            }
-            out.push(b'}');
-            match &mut ends {
-                None => out.push(b'\n'),
-                Some(ends) => ends.push(
-                    u32::try_from(out.len())
-                        .map_err(|_| Error::internal("the records to write do not fit into one block of 4 GiB"))?,
-                ),
+    #[inline]
+    fn row(&self, columns: &mut [Values<'_>], row: usize, out: &mut Vec<u8>) -> Result<()> {
+        for (i, (prefix, column)) in self.prefixes.iter().zip(&mut *columns).enumerate() {
+            prefix.put(out);
+            if !put(column, row, out) {
+                return Err(unwritable(self.names.get(i).map_or("", String::as_str), row));
             }
         }
+        if columns.is_empty() {
+            out.push(b'{');
+        }
+        out.push(b'}');
         Ok(())
     }
 }
 
 impl Encoder for JsonEncoder {
-    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, mut ends: Option<&mut Vec<u32>>) -> Result<()> {
-        let before = (out.len(), ends.as_ref().map_or(0, |ends| ends.len()));
-        let done = self.rows(batch, out, ends.as_deref_mut());
-        if done.is_err() {
-            out.truncate(before.0);
-            if let Some(ends) = ends {
-                ends.truncate(before.1);
-            }
-        }
-        done
+    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, ends: Option<&mut Vec<u32>>) -> Result<()> {
+        records(batch, self.time, out, ends, |columns, row, out| self.row(columns, row, out))
     }
 }
 
