@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** when `finish` has answered, every byte of the file is on the disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use tidemill_model::{Error, Result};
 use tidemill_runtime::Encoder;
 
 use super::config::Encoding;
+use super::flushing::Flushing;
 
 /// Lines are written in blocks of about this size.
 const BLOCK: usize = 1 << 20;
@@ -29,8 +30,8 @@ pub(super) struct StagedFile {
 }
 
 enum Out {
-    Lines { file: File, encoder: Box<dyn Encoder>, buffer: Vec<u8>, header: u64 },
-    Parquet(Box<ArrowWriter<File>>),
+    Lines { file: Flushing, encoder: Box<dyn Encoder>, buffer: Vec<u8>, header: u64 },
+    Parquet(Box<ArrowWriter<Flushing>>),
 }
 
 /// A file that is durable and not yet published.
@@ -50,7 +51,7 @@ impl StagedFile {
     /// Begins a file; what was there before is gone.
     pub(super) fn create(path: PathBuf, encoding: &Encoding, schema: &SchemaRef) -> Result<StagedFile> {
         let opened = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
-        let file = opened.map_err(|e| Error::io("create", path.display(), e))?;
+        let file = Flushing::new(opened.map_err(|e| Error::io("create", path.display(), e))?);
         let out = match encoding {
             Encoding::Lines { format, .. } => {
                 let encoder = format.encoder(SchemaRef::clone(schema))?;
@@ -99,16 +100,14 @@ impl StagedFile {
     pub(super) fn finish(self) -> Result<Finished> {
         let StagedFile { path, rows, out } = self;
         let failed = |e| Error::io("write", path.display(), e);
-        let durable =
-            |file: &File| file.sync_all().and_then(|()| file.metadata()).map(|meta| meta.len()).map_err(failed);
         let (bytes, header) = match out {
             Out::Lines { mut file, buffer, header, .. } => {
                 file.write_all(&buffer).map_err(failed)?;
-                (durable(&file)?, header)
+                (file.sync_all().map_err(failed)?, header)
             }
             Out::Parquet(mut writer) => {
                 writer.finish().map_err(|e| unwritable("write", &path, e))?;
-                (durable(writer.inner())?, 0)
+                (writer.inner().sync_all().map_err(failed)?, 0)
             }
         };
         Ok(Finished { path, rows, bytes, header })

@@ -11,6 +11,7 @@ mod columns;
 mod commit;
 mod config;
 mod encode;
+mod flushing;
 mod hive;
 mod lines;
 mod location;
