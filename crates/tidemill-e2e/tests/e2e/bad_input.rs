@@ -167,6 +167,22 @@ fn a_corrupt_manifest() {
     assert_eq!(published(&project).len(), 3);
 }
 
+/// As after a death between the manifest and the commit: the run has not noted that its epoch reached every table.
+#[test]
+fn a_table_that_leaves_before_its_rows_are_published() {
+    let project = project(PIPELINE);
+    assert_eq!(run(&project).code, Some(0));
+    std::fs::remove_file(project.join(".tidemill/pipelines/p/published")).expect("the note");
+    let other = PIPELINE.replace("kept", "other").replace("'out'", "'elsewhere'");
+    project.write("pipelines/p.sql", &other).expect("another table");
+    told(&run(&project), "", "P153", &["`p` no longer writes `kept`", "INSERT INTO kept", "epoch 1"]);
+    project.write("pipelines/p.sql", PIPELINE).expect("the table is back");
+    assert_eq!(run(&project).code, Some(0));
+    assert_eq!(published(&project), BOTH, "committed again, to no effect");
+    project.write("pipelines/p.sql", &other).expect("another table");
+    assert_eq!(run(&project).code, Some(0), "all rows are known to be published, so it may leave");
+}
+
 #[test]
 fn a_broken_rule_that_fails() {
     let rule = "region VARCHAR, CONSTRAINT small CHECK (amount < 2) ON VIOLATION FAIL)";

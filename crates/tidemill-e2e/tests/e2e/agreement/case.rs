@@ -11,6 +11,7 @@
 //! -- @counts dropped: amount < 0       rows of the first table that are counted so; also `warned`, `dead REASON`
 //! -- @approximate p95 0.03             a column that may differ by that share
 //! -- @late n                           late rows come: the sum of column n and the late rows are all rows
+//! -- @sequence id                      the column that orders the versions of a key, for `upsert`
 //! -- @live                           its rows belong to no interval, so there is no run of one
 //! -- @oracle                           the lines up to `-- @query` are the query as plain DataFusion understands it
 //! -- @query                            the query is what follows
@@ -60,6 +61,8 @@ pub(crate) struct Case {
     pub(crate) tolerances: Tolerances,
     /// The column that counts rows, when some are late.
     pub(crate) late: Option<String>,
+    /// The column that orders versions, for `upsert`.
+    pub(crate) sequence: Option<String>,
     /// Whether only live triggers can run it.
     pub(crate) live: bool,
 }
@@ -93,6 +96,7 @@ impl Case {
             let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
             let named = || rest.split_once(": ").unwrap_or_else(|| panic!("{name}: `{line}` needs `NAME: `"));
             match word {
+                "sequence" => case.sequence = Some(rest.to_owned()),
                 "live" => case.live = true,
                 "query" => part = Part::Query,
                 "oracle" => part = Part::Oracle,

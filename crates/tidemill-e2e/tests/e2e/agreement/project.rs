@@ -54,7 +54,10 @@ impl Setup {
             Target::Files => format!("connector = 'files', path = 'out/result', format = '{format}'"),
             Target::Log => "connector = 'log', topic = 'result', partitions = '2', format = 'json'".to_owned(),
             Target::Delta => "connector = 'delta', path = 'out/delta'".to_owned(),
-            Target::Upsert(_) => "connector = 'delta', path = 'out/upsert', write = 'upsert'".to_owned(),
+            Target::Upsert(_) => {
+                let sequence = case.sequence.iter().map(|column| format!(", sequence = '{column}'"));
+                format!("connector = 'delta', path = 'out/upsert', write = 'upsert'{}", sequence.collect::<String>())
+            }
         };
         let mut columns: Vec<String> =
             answer.fields().iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
