@@ -136,7 +136,7 @@ pub struct Counters {
     /// Rows before the pipeline's start.
     #[serde(default)]
     pub rows_before_start: u64,
-    /// Dataset to reason to number of dead letters.
+    /// Dataset to reason to number of dead letters; of rows that an expression failed on, the dataset or view written.
     #[serde(default)]
     pub dead_letters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -157,6 +157,12 @@ impl Counters {
                 *mine.entry(reason.clone()).or_default() += count;
             }
         }
+    }
+
+    /// Counts one dead letter.
+    pub fn count_dead(&mut self, dataset: &str, reason: &str) {
+        let reasons = self.dead_letters.entry(dataset.to_owned()).or_default();
+        *reasons.entry(reason.to_owned()).or_default() += 1;
     }
 
     /// All dead letters.

@@ -1,29 +1,63 @@
-//! [`DeadLetter`]: a record that could not be read or broke an expectation, kept as a row of a table.
+//! [`DeadLetter`]: a record that could not be read or broke an expectation, or a row that an expression of a statement
+//! failed on, kept as a row of a table.
+//!
+//! **Invariant:** `reason` is a class of faults, few of which there are; what differs from row to row is in `detail`.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use tidemill_model::{Error, Result};
 
 /// A row that is kept beside the results instead of being lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
-    /// The dataset it was read from.
+    /// The dataset it was read from; of a row that an expression failed on, the table or view it was on its way to.
     pub dataset: String,
     /// The class of the fault: `unreadable JSON`, `amount not positive` (the constraint's name in words), `no event time`.
     pub reason: String,
     /// What exactly was wrong.
     pub detail: String,
-    /// The split it was read from.
+    /// The split it was read from; or [`STATEMENT`] and the file of the statement that failed.
     pub split: String,
-    /// Its position in the split.
+    /// Its position in the split; or the line of the statement.
     pub position: u64,
     /// Its event time, where one could be read, in microseconds.
     pub event_time: Option<i64>,
     /// The record's bytes as read, or the row as JSON when the source gives columns.
     pub raw: Bytes,
+}
+
+/// What `split` begins with when the letter is no record of a source but a row that an expression failed on.
+pub const STATEMENT: &str = "statement in ";
+
+impl DeadLetter {
+    /// Whether it is a row that an expression failed on.
+    #[must_use]
+    pub fn is_of_statement(&self) -> bool {
+        self.split.starts_with(STATEMENT)
+    }
+
+    /// How many bytes it holds in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.raw.len() + self.detail.len()
+    }
+}
+
+/// A row of columns as a JSON object, for people to read; values are written as text.
+#[must_use]
+pub fn row_as_json(rows: &RecordBatch, row: usize) -> String {
+    let options = FormatOptions::default();
+    let schema = rows.schema();
+    let values = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+        let formatter = if column.is_null(row) { None } else { ArrayFormatter::try_new(column, &options).ok() };
+        let value = formatter.map_or(serde_json::Value::Null, |f| serde_json::Value::String(f.value(row).to_string()));
+        (field.name().clone(), value)
+    });
+    serde_json::Value::Object(values.collect()).to_string()
 }
 
 /// The schema of every `NAME.dead_letters` table.

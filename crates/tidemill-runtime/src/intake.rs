@@ -6,11 +6,11 @@ use std::ops::Range;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use tidemill_checkpoint::Counters;
 use tidemill_model::{Error, Result, SplitId};
 
+use crate::dead_letter::row_as_json;
 use crate::{DeadLetter, Decoder, Gate, Payload, Positions, Records};
 
 /// Decodes, and lets rows through a gate.
@@ -93,8 +93,7 @@ impl Intake {
         counters.rows_warned = accepted.warned;
         counters.rows_before_start = accepted.before_start;
         for letter in &dead {
-            let reasons = counters.dead_letters.entry(letter.dataset.clone()).or_default();
-            *reasons.entry(letter.reason.clone()).or_default() += 1;
+            counters.count_dead(&letter.dataset, &letter.reason);
         }
         Ok(Taken { rows: accepted.batch, dead, counters, newest: accepted.newest })
     }
@@ -120,7 +119,7 @@ impl Places {
     /// Position and bytes of a row. Only called for refused rows, so it may scan.
     fn find(&self, row: usize, rows: &RecordBatch) -> (u64, Bytes) {
         match self {
-            Places::Rows { first } => (first + row as u64, Bytes::from(as_json(rows, row))),
+            Places::Rows { first } => (first + row as u64, Bytes::from(row_as_json(rows, row))),
             Places::Records { records, ordinals } => {
                 let ordinal = ordinals.as_ref().and_then(|o| o.get(row).copied()).unwrap_or(row as u32) as usize;
                 let range = record_range(records, ordinal);
@@ -153,18 +152,6 @@ fn record_range(records: &Records, ordinal: usize) -> Range<usize> {
         start = end + 1;
     }
     length..length
-}
-
-/// A row of columns as a JSON object, for people to read.
-fn as_json(rows: &RecordBatch, row: usize) -> String {
-    let options = FormatOptions::default();
-    let schema = rows.schema();
-    let values = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
-        let formatter = if column.is_null(row) { None } else { ArrayFormatter::try_new(column, &options).ok() };
-        let value = formatter.map_or(serde_json::Value::Null, |f| serde_json::Value::String(f.value(row).to_string()));
-        (field.name().clone(), value)
-    });
-    serde_json::Value::Object(values.collect()).to_string()
 }
 
 #[cfg(test)]

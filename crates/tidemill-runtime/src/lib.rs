@@ -6,6 +6,7 @@
 mod batch;
 mod connector;
 mod dead_letter;
+mod error_limit;
 pub mod exec;
 mod format;
 mod gate;
@@ -18,7 +19,8 @@ mod source;
 
 pub use batch::Batch;
 pub use connector::{Connector, DatasetSpec, Environment};
-pub use dead_letter::{DeadLetter, dead_letter_batch, dead_letter_schema};
+pub use dead_letter::{DeadLetter, STATEMENT, dead_letter_batch, dead_letter_schema, row_as_json};
+pub use error_limit::ErrorLimit;
 pub use format::{BadRecord, Decoded, Decoder, Encoder, Format};
 pub use gate::{Accepted, Gate};
 pub use graph::{DecoderFactory, Edge, GateFactory, Graph, Node, NodeId, NodeKind, Route, SourceNode, SourceTime};

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use tidemill_model::{Epoch, Result, Watermark};
 
-use crate::Batch;
+use crate::{Batch, DeadLetter};
 
 /// One step of a dataflow on one lane.
 ///
 /// The engine calls, on one thread: `restore` once, then `on_batch` and `on_watermark` as input comes, and at each
 /// barrier `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
 pub trait Operator: Send {
-    /// Rows on one of the operator's inputs.
+    /// Rows on one of the operator's inputs. A row that an expression fails on is a dead letter, not an error.
     ///
     /// # Errors
     /// Data or Internal; the epoch fails and nothing of it is committed.
@@ -70,6 +70,8 @@ pub trait Operator: Send {
 pub struct Output {
     /// Batches in order.
     pub batches: Vec<Batch>,
+    /// Rows that an expression failed on; they are kept with the epoch in hand.
+    pub dead: Vec<DeadLetter>,
     /// Set by an operator in `on_watermark` to hold time back for what is downstream.
     pub watermark: Option<Watermark>,
 }

@@ -70,6 +70,7 @@ impl Live {
             published: Arc::clone(published),
             progress: Arc::clone(&progress),
             limits: options.limits,
+            errors: declared.max_errors,
         };
         let dataflow = Dataflow::new(job)?;
         Ok(Live { dataflow, progress, stop: stop.clone(), trigger, lock })

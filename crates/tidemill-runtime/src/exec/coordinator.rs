@@ -293,6 +293,7 @@ impl Coordinator {
             previous: self.manifest.as_ref(),
             whole: self.first,
             now: self.job.clock.now(),
+            errors: self.job.errors,
         };
         let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &mut acks, &from)?;
         self.record_listed_splits(&mut manifest);

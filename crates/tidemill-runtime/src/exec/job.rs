@@ -14,7 +14,7 @@ use super::exchange::{Bell, EdgeQueues};
 use super::lane::{Ack, Command, Lane};
 use super::progress::Progress;
 use super::views::Views;
-use crate::{Boundedness, Graph, NodeKind, Route, SinkCommitter};
+use crate::{Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter};
 
 /// A pipeline to run with the stream executor.
 #[derive(Clone)]
@@ -43,6 +43,8 @@ pub struct Job {
     pub progress: Arc<Progress>,
     /// Bounds of memory.
     pub limits: Limits,
+    /// How many rows of an epoch may fail in expressions.
+    pub errors: ErrorLimit,
 }
 
 /// A materialized view and the node whose state is its rows.
@@ -59,7 +61,7 @@ pub struct ViewNode {
 pub struct Limits {
     /// Rows that a lane takes into one epoch before it asks for a barrier and waits for it.
     pub epoch_rows: u64,
-    /// Bytes of refused records that a lane keeps before it does the same.
+    /// Bytes of dead letters that a lane keeps before it does the same.
     pub dead_bytes: usize,
     /// Batches that wait in one exchange queue before its lane stops pulling.
     pub queue_batches: usize,

@@ -13,7 +13,7 @@ use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceCut, SourceDriver};
 use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
-use crate::{Batch, Committable, NodeKind, Output, StateChunk, ipc};
+use crate::{Batch, Committable, DeadLetter, NodeKind, Output, StateChunk, ipc};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(crate) struct Ack {
     pub(crate) watermarks: BTreeMap<String, Watermark>,
     pub(crate) rows_written: u64,
     pub(crate) rows_late: u64,
+    /// Rows that expressions failed on.
+    pub(crate) dead: Vec<DeadLetter>,
     /// When rows of this epoch arrived, with how many.
     pub(crate) arrivals: Vec<(Timestamp, u64)>,
 }
@@ -101,6 +103,8 @@ impl Lane {
                 outputs: Vec::new(),
                 late_before: 0,
                 rows_written: 0,
+                dead: Vec::new(),
+                dead_bytes: 0,
             });
         }
         let incoming = wire(job, lane, lanes, queues, &mut nodes);
@@ -218,11 +222,11 @@ impl Lane {
     }
 
     fn dead_bytes(&self) -> usize {
-        let sources = self.nodes.iter().filter_map(|node| match &node.work {
-            Some(Work::Source(source)) => Some(source.dead_bytes()),
-            _ => None,
+        let held = self.nodes.iter().map(|node| match &node.work {
+            Some(Work::Source(source)) => source.dead_bytes(),
+            _ => node.dead_bytes,
         });
-        sources.sum()
+        held.sum()
     }
 
     /// One batch of each source.
@@ -300,6 +304,7 @@ impl Lane {
             watermarks: BTreeMap::new(),
             rows_written: 0,
             rows_late: 0,
+            dead: Vec::new(),
             arrivals: std::mem::take(&mut self.arrivals),
         });
         self.epoch_rows = 0;
@@ -395,6 +400,12 @@ impl Lane {
     }
 
     fn pass_on(&mut self, number: usize, out: Output) -> Result<()> {
+        if !out.dead.is_empty() {
+            // Kept with the node: rows behind its barrier may come before other nodes have passed theirs.
+            let node = &mut self.nodes[number];
+            node.dead_bytes += out.dead.iter().map(DeadLetter::bytes).sum::<usize>();
+            node.dead.extend(out.dead);
+        }
         for batch in out.batches {
             self.emit(number, Event::Rows(batch))?;
         }
@@ -405,6 +416,8 @@ impl Lane {
     fn stage(&mut self, number: usize, epoch: Epoch) -> Result<()> {
         let node = &mut self.nodes[number];
         let Some(ack) = &mut self.ack else { return Err(Error::internal("a barrier passed without a cut")) };
+        ack.dead.append(&mut node.dead);
+        node.dead_bytes = 0;
         match &mut node.work {
             Some(Work::Operator(operator)) => {
                 let mut chunks = Vec::new();

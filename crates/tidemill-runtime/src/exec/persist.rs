@@ -8,7 +8,7 @@ use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::job::ViewNode;
 use super::lane::Ack;
-use crate::{DeadLetter, dead_letter_batch, ipc};
+use crate::{DeadLetter, ErrorLimit, dead_letter_batch, ipc};
 
 /// What the next manifest is built from.
 pub(crate) struct Draft<'a> {
@@ -21,10 +21,18 @@ pub(crate) struct Draft<'a> {
     /// Whether the acknowledged chunks are all there is (the first epoch after a start).
     pub(crate) whole: bool,
     pub(crate) now: Timestamp,
+    /// How many rows may fail in expressions.
+    pub(crate) errors: ErrorLimit,
 }
 
 /// Writes dead letters and state, and answers the manifest that makes them count, and how many bytes of state.
+///
+/// # Errors
+/// Data, when more rows failed in expressions than may; what the store answers.
 pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<(Manifest, u64)> {
+    let failed: Vec<&DeadLetter> = acks.iter().flat_map(|ack| &ack.dead).collect();
+    let read = acks.iter().flat_map(|ack| ack.sources.values()).map(|cut| cut.counters.rows_read).sum();
+    from.errors.check(&failed, read, &format!("epoch {epoch}"))?;
     let mut manifest = Manifest {
         pipeline: from.pipeline.to_owned(),
         epoch,
@@ -45,6 +53,9 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
     for ack in acks.iter() {
         manifest.counters.rows_written += ack.rows_written;
         manifest.counters.rows_late += ack.rows_late;
+        for letter in &ack.dead {
+            manifest.counters.count_dead(&letter.dataset, &letter.reason);
+        }
         for (sink, committable) in &ack.sinks {
             let state = manifest.sinks.entry(sink.clone()).or_default();
             state.committables.push(committable.0.clone());
@@ -105,8 +116,9 @@ fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draf
 
 fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<()> {
     let mut by_dataset: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
-    for cut in acks.iter_mut().flat_map(|ack| ack.sources.values_mut()) {
-        for letter in std::mem::take(&mut cut.dead) {
+    for ack in acks {
+        let read = ack.sources.values_mut().flat_map(|cut| std::mem::take(&mut cut.dead));
+        for letter in read.chain(std::mem::take(&mut ack.dead)) {
             by_dataset.entry(letter.dataset.clone()).or_default().push(letter);
         }
     }

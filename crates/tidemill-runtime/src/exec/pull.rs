@@ -158,7 +158,7 @@ impl SourceDriver {
         open.progress.offset = Some(batch.resume);
         open.progress.newest = open.progress.newest.max(taken.newest);
         open.progress.last_row_at = Some(now);
-        self.dead_bytes += taken.dead.iter().map(|letter| letter.raw.len()).sum::<usize>();
+        self.dead_bytes += taken.dead.iter().map(DeadLetter::bytes).sum::<usize>();
         self.dead.extend(taken.dead);
         self.counters.add(&taken.counters);
         Ok(Pulled::Rows { batch: taken.rows, arrived: batch.arrived, read })

@@ -6,7 +6,7 @@ use super::align::Inputs;
 use super::exchange::EdgeQueues;
 use super::job::Job;
 use super::pull::SourceDriver;
-use crate::{Edge, Operator, SinkWriter};
+use crate::{DeadLetter, Edge, Operator, SinkWriter};
 
 /// What a node does on a lane.
 pub(super) enum Work {
@@ -23,6 +23,9 @@ pub(super) struct NodeRun {
     pub(super) late_before: u64,
     /// Rows given to a sink since its last `prepare`.
     pub(super) rows_written: u64,
+    /// Rows that the node's expressions failed on since its last barrier, and their bytes.
+    pub(super) dead: Vec<DeadLetter>,
+    pub(super) dead_bytes: usize,
 }
 
 /// An edge as this lane sees it.

@@ -19,7 +19,7 @@ pub use config::{Config, ENGINE_KEYS, PROJECT_KEYS, S3_KEYS, SERVER_KEYS, STATE_
 pub use constant::constant_interval;
 pub use diagnose::from_datafusion;
 pub use model::{
-    Check, Column, Dataset, Insert, MaterializedView, Pipeline, Project, View, Violation, WatermarkClause,
+    Check, Column, Dataset, Insert, MaterializedView, OnError, Pipeline, Project, View, Violation, WatermarkClause,
 };
 pub use options::{DATASET_OPTIONS, PIPELINE_OPTIONS, VIEW_OPTIONS};
 pub use render::render;

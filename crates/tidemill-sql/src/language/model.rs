@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
 use tidemill_model::{Options, Place, Settings, Timestamp, Trigger};
+use tidemill_runtime::ErrorLimit;
 
 use super::config::Config;
 
@@ -49,12 +50,41 @@ pub struct Pipeline {
     pub latency: Option<Duration>,
     /// Rows before this belong nowhere.
     pub start: Option<Timestamp>,
+    /// What becomes of a row that an expression fails on.
+    pub on_error: OnError,
+    /// How many rows of an epoch or run may fail so.
+    pub max_errors: ErrorLimit,
     /// All options, checked.
     pub settings: Settings,
     /// INSERT INTO statements, in order.
     pub inserts: Vec<Insert>,
     /// Names of its materialized views, in order.
     pub materialized: Vec<String>,
+}
+
+/// What becomes of a row that an expression fails on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// It is kept as a dead letter and the others go on (the default).
+    #[default]
+    DeadLetter,
+    /// What failed is NULL.
+    Null,
+    /// The epoch or run fails.
+    Fail,
+}
+
+impl OnError {
+    /// The words of the option.
+    pub(crate) const WORDS: &'static [&'static str] = &["dead letter", "null", "fail"];
+
+    pub(crate) fn of(word: &str) -> OnError {
+        match word {
+            "null" => OnError::Null,
+            "fail" => OnError::Fail,
+            _ => OnError::DeadLetter,
+        }
+    }
 }
 
 /// CREATE TABLE.

@@ -4,6 +4,8 @@
 
 use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Options, Place, Result, Trigger};
 
+use super::model::OnError;
+
 /// Options of CREATE PIPELINE.
 pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
     OptionSpec::optional(
@@ -31,6 +33,18 @@ pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
         "What is promised of each row: exactly-once.",
     ),
     OptionSpec::optional("start", OptionKind::Time, None, "Rows with an earlier event time belong nowhere."),
+    OptionSpec::optional(
+        "on_error",
+        OptionKind::OneOf(OnError::WORDS),
+        Some("dead letter"),
+        "What becomes of a row that an expression fails on: kept as a dead letter, NULL in place of what failed, or the epoch fails.",
+    ),
+    OptionSpec::optional(
+        "max_errors",
+        OptionKind::Text,
+        Some("1 %"),
+        "How many rows may fail so before the epoch or run fails as a whole: a share (100 rows in any case), a number of rows, or none.",
+    ),
 ];
 
 /// Options of CREATE MATERIALIZED VIEW.

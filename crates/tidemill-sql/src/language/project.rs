@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_model::{Error, Kind, Options, Place, Result, nearest};
+use tidemill_runtime::ErrorLimit;
 
 use super::config::Config;
-use super::model::{Dataset, MaterializedView, Pipeline, Project, View};
+use super::model::{Dataset, MaterializedView, OnError, Pipeline, Project, View};
 use super::options::{PIPELINE_OPTIONS, VIEW_OPTIONS, place, refuse_unbuilt, trigger};
 use super::parse::{Header, Statements, parse_script};
 use super::script::Script;
@@ -219,6 +220,10 @@ impl Building {
             let error = Error::new(Kind::Config, "C019", "epochs cannot be committed every 0 seconds");
             return self.errors.push(place(error, value_place("checkpoint")));
         }
+        let max_errors = match ErrorLimit::parse(settings.text("max_errors").unwrap_or("1 %")) {
+            Ok(limit) => limit,
+            Err(error) => return self.errors.push(place(error, value_place("max_errors"))),
+        };
         if inserts.is_empty() && materialized.is_empty() {
             let error = Error::new(Kind::Plan, "P113", format!("the pipeline `{name}` writes nothing")).at(&at);
             self.errors
@@ -235,6 +240,8 @@ impl Building {
             checkpoint,
             latency: settings.span("latency"),
             start: settings.time("start"),
+            on_error: OnError::of(settings.text("on_error").unwrap_or_default()),
+            max_errors,
             settings,
             inserts,
             materialized,

@@ -12,8 +12,8 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use tidemill_model::{Clock, Epoch, Error, OptionSpec, Result, Settings, Timestamp, Watermark};
 use tidemill_runtime::{
-    Batch, Boundedness, Committable, Connector, DatasetSpec, Environment, Format, Graph, NodeKind, Operator, Output,
-    ReadHints, Route, Sink, SinkCommitter, SinkTarget, SinkWriter, Source, Split, SplitReader,
+    Batch, Boundedness, Committable, Connector, DatasetSpec, DeadLetter, Environment, Format, Graph, NodeKind,
+    Operator, Output, ReadHints, Route, Sink, SinkCommitter, SinkTarget, SinkWriter, Source, Split, SplitReader,
 };
 
 use super::{OpenTable, StreamPlan, plan_stream};
@@ -133,6 +133,8 @@ pub(super) struct Flow {
     /// Whether the next snapshot replaces all state.
     whole: bool,
     epoch: u64,
+    /// Rows that expressions failed on.
+    pub(super) dead: Vec<DeadLetter>,
     /// What reached each sink.
     pub(super) written: BTreeMap<String, Vec<RecordBatch>>,
 }
@@ -162,6 +164,7 @@ impl Flow {
             state,
             whole,
             epoch: 0,
+            dead: Vec::new(),
             written: BTreeMap::new(),
         }
     }
@@ -177,7 +180,7 @@ impl Flow {
         let wanted = source.schema.fields().iter().map(|f| rows.schema().index_of(f.name()).expect("a column"));
         let columns = wanted.map(|at| Arc::clone(rows.column(at))).collect();
         let rows = RecordBatch::try_new(Arc::clone(&source.schema), columns).expect("the source's columns");
-        self.emit(lane, node, Output { batches: vec![Batch::inserts(rows)], watermark: None })
+        self.emit(lane, node, Output { batches: vec![Batch::inserts(rows)], ..Output::default() })
     }
 
     /// The watermark of a dataset, on all lanes.
@@ -190,6 +193,7 @@ impl Flow {
     }
 
     fn emit(&mut self, lane: usize, node: usize, out: Output) -> Result<()> {
+        self.dead.extend(out.dead);
         for batch in out.batches {
             for edge in self.graph.nodes[node].outputs.clone() {
                 match &edge.route {
