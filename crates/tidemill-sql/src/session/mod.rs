@@ -7,6 +7,7 @@
 mod clock_functions;
 mod compile;
 mod exact;
+pub mod guarded;
 mod insert;
 mod lineage;
 mod names;

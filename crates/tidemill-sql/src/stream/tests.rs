@@ -306,6 +306,57 @@ fn tables_are_looked_up_in() {
     }
 }
 
+/// Each query fails on some rows; the second one says what it means without them.
+const FAILING: &[(&str, &str)] = &[
+    (
+        "SELECT id, 10 / customer AS q FROM orders WHERE paid",
+        "SELECT id, 10 / nullif(customer, 0) AS q FROM orders WHERE paid AND (customer IS DISTINCT FROM 0)",
+    ),
+    (
+        "SELECT window_start, sum(100 / customer) FILTER (WHERE paid) AS s, count(*) AS n
+           FROM TUMBLE(orders, at, INTERVAL '1 minute') GROUP BY window_start",
+        "SELECT window_start, sum(100 / nullif(customer, 0)) FILTER (WHERE paid) AS s, count(*) AS n
+           FROM TUMBLE((SELECT * FROM orders WHERE NOT coalesce(paid AND customer = 0, false)), at, INTERVAL '1 minute')
+           GROUP BY window_start",
+    ),
+    (
+        "SELECT 100 / customer AS k, window_end, count(DISTINCT currency) AS n
+           FROM TUMBLE(orders, at, INTERVAL '1 minute') GROUP BY 100 / customer, window_end",
+        "SELECT 100 / nullif(customer, 0) AS k, window_end, count(DISTINCT currency) AS n
+           FROM TUMBLE((SELECT * FROM orders WHERE customer IS DISTINCT FROM 0), at, INTERVAL '1 minute')
+           GROUP BY 1, window_end",
+    ),
+    (
+        "SELECT o.id, r.usd FROM cleaned AS o JOIN rates AS r ON o.currency = r.currency AND 10 / o.customer < r.usd * 2",
+        "SELECT o.id, r.usd FROM cleaned AS o JOIN rates AS r
+           ON o.currency = r.currency AND 10 / nullif(o.customer, 0) < r.usd * 2",
+    ),
+];
+
+#[test]
+fn rows_that_fail_are_dead_and_the_others_are_not_harmed() {
+    let orders = orders(7, 900);
+    for (query, mended) in FAILING {
+        let plan =
+            plan(&format!("{TABLES} INSERT INTO out {query};"), &open()).unwrap_or_else(|e| panic!("{query}: {e}"));
+        let mut found = Vec::new();
+        for (cut, lanes) in [(900, 1), (50, 3), (7, 2)] {
+            let mut flow = Flow::start(&plan.graph, lanes, None);
+            for (number, from) in (0..900).step_by(cut).enumerate() {
+                flow.rows("orders", number % lanes, &orders.slice(from, cut.min(900 - from))).expect("takes rows");
+            }
+            flow.watermark("orders", i64::MAX).expect("takes the end");
+            assert_eq!(lines(&flow.written.remove("out").unwrap_or_default()), oracle(mended, &orders), "{query}");
+            assert!(
+                flow.dead.iter().all(|letter| letter.dataset == "out" && letter.reason.starts_with("division by zero"))
+            );
+            assert!(flow.dead.iter().all(|letter| letter.event_time.is_some() || !query.contains("TUMBLE")), "{query}");
+            found.push(flow.dead.len());
+        }
+        assert!(found[0] > 0 && found.iter().all(|n| *n == found[0]), "{query}: {found:?}");
+    }
+}
+
 #[test]
 fn a_view_forgets_old_windows_only() {
     let sql = format!(

@@ -1,36 +1,21 @@
-//! [`Transform`]: filters and projections, fused into one stateless operator.
+//! [`Transform`]: the filters and projections of a chain, fused into one stateless operator.
 //!
-//! **Invariant:** rows keep their order and their weights.
+//! **Invariant:** rows keep their order and their weights; a row that an expression fails on is a dead letter, and the
+//! others go on (see [`crate::session::guarded`]).
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
-use datafusion::physical_expr::PhysicalExpr;
 use tidemill_model::{Error, Place, Result};
 use tidemill_runtime::{Batch, Operator, OperatorFactory, Output};
 
-use crate::session::{lift, truths, values};
-
-/// One thing done to every batch.
-#[derive(Debug, Clone)]
-pub(super) enum Step {
-    /// Keeps the rows where the condition is true.
-    Filter(Arc<dyn PhysicalExpr>),
-    /// Replaces the columns.
-    Project {
-        /// One expression for each new column.
-        exprs: Vec<Arc<dyn PhysicalExpr>>,
-        /// The new columns.
-        schema: SchemaRef,
-    },
-}
+use crate::session::guarded::Guarded;
+use crate::session::lift;
 
 /// Makes [`Transform`]s.
 #[derive(Debug)]
 pub(super) struct TransformFactory {
-    pub(super) steps: Arc<[Step]>,
+    pub(super) steps: Arc<Guarded>,
     pub(super) text: String,
     pub(super) place: Place,
 }
@@ -46,50 +31,22 @@ impl OperatorFactory for TransformFactory {
 }
 
 struct Transform {
-    steps: Arc<[Step]>,
+    steps: Arc<Guarded>,
     place: Place,
 }
 
 impl Operator for Transform {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
-        if let Some(batch) = run(&self.steps, batch).map_err(|error| failed(&error, &self.place))? {
+        let evaluated = self.steps.run(batch).map_err(|error| failed(&error, &self.place))?;
+        out.dead.extend(evaluated.dead);
+        if let Some(batch) = evaluated.rows {
             out.push(batch);
         }
         Ok(())
     }
 }
 
-/// What is left of a batch after the steps; `None` when no row is.
-fn run(steps: &[Step], mut batch: Batch) -> Result<Option<Batch>, DataFusionError> {
-    for step in steps {
-        match step {
-            Step::Filter(condition) => {
-                let keep = truths(condition, &batch.rows)?;
-                let kept = keep.true_count();
-                if kept == 0 {
-                    return Ok(None);
-                }
-                if kept < batch.len() {
-                    batch = batch.filter(&without_nulls(keep))?;
-                }
-            }
-            Step::Project { exprs, schema } => {
-                let columns = exprs.iter().map(|expr| values(expr, &batch.rows)).collect::<Result<Vec<_>, _>>()?;
-                let options = RecordBatchOptions::new().with_row_count(Some(batch.len()));
-                let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
-                batch = Batch { rows, weights: batch.weights };
-            }
-        }
-    }
-    Ok((!batch.is_empty()).then_some(batch))
-}
-
-/// NULL is not true.
-fn without_nulls(keep: BooleanArray) -> BooleanArray {
-    if keep.null_count() == 0 { keep } else { arrow::compute::prep_null_mask_filter(&keep) }
-}
-
-/// An expression failed on a row: what the user can do.
+/// An expression failed, and that fails the epoch: what the user can do.
 pub(super) fn failed(error: &DataFusionError, place: &Place) -> Error {
     let error = lift(error, place);
     match error.kind() {

@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Distinct, JoinType, LogicalPlan};
 use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::{Graph, NodeId, NodeKind, OperatorFactory, Route};
 
-use super::pending::{Stream, columns};
+use super::pending::Stream;
 use super::refuse::at_word;
 use super::sources::Placed;
 use super::statement::{Statement, Target};
 use super::{OpenTable, SinkPlan, StreamPlan, ViewPlan, fingerprint};
 use crate::catalog::{Catalog, Side};
 use crate::language::Pipeline;
+use crate::session::guarded::{Chain, Failing, Guarded, OnItsWay, Step, columns};
 use crate::session::{Meaning, lift, lineage};
 use crate::stream::aggregate::Emission;
 use crate::stream::transform::TransformFactory;
@@ -148,7 +149,7 @@ impl<'a> Builder<'a> {
             nodes.push(self.place(&stream, walk.statement)?);
         }
         let text = format!("union of {}", nodes.len());
-        let steps = Arc::from(Vec::new());
+        let steps = self.guarded(&Chain::over(Arc::clone(&schema)), Vec::new(), None, walk.statement);
         let factory = TransformFactory { steps, text, place: walk.statement.place.clone() };
         let union = self.add_operator(walk.statement, "union", Arc::new(factory));
         for (input, node) in nodes.into_iter().enumerate() {
@@ -162,11 +163,23 @@ impl<'a> Builder<'a> {
         if stream.is_plain() {
             return Ok(stream.node);
         }
-        let (steps, text) = stream.compiled().map_err(|error| uncompiled(&error, &statement.place))?;
-        let factory = TransformFactory { steps: steps.into(), text, place: statement.place.clone() };
+        let (steps, text) = stream.chain.compiled().map_err(|error| uncompiled(&error, &statement.place))?;
+        let steps = self.guarded(&stream.chain, steps, stream.time, statement);
+        let factory = TransformFactory { steps, text, place: statement.place.clone() };
         let node = self.add_operator(statement, "select", Arc::new(factory));
         self.graph.connect(stream.node, node, 0, Route::Forward);
         Ok(node)
+    }
+
+    /// The steps of a chain, with what becomes of rows that fail in it.
+    fn guarded(&self, chain: &Chain, steps: Vec<Step>, time: Option<usize>, statement: &Statement) -> Arc<Guarded> {
+        let way = OnItsWay::to(&statement.name, &statement.place);
+        Arc::new(Guarded::new(steps, Failing::of(chain, self.pipeline.on_error, way, time)))
+    }
+
+    /// The column of a plan's result that tells the event time of its rows.
+    pub(super) fn time_of(&self, plan: &LogicalPlan) -> Option<usize> {
+        self.meanings(plan).iter().position(|meaning| matches!(meaning, Meaning::Time { .. }))
     }
 
     /// Adds an operator under a name that begins with the statement's.
@@ -202,13 +215,6 @@ pub(super) fn not_yet(place: &Place, word: &str, what: &str) -> Error {
 /// An expression that cannot be evaluated row by row.
 pub(super) fn uncompiled(error: &datafusion::error::DataFusionError, place: &Place) -> Error {
     lift(error, place)
-}
-
-/// Whether an expression holds a subquery that optimisation could not turn into a join.
-pub(super) fn has_subquery(expr: &Expr) -> bool {
-    use datafusion::common::tree_node::TreeNode;
-    expr.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_))))
-        .unwrap_or(true)
 }
 
 /// Words for a kind of join.

@@ -17,8 +17,9 @@ use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::Route;
 
 use super::build::{Builder, Walk, uncompiled};
-use super::pending::{Stream, arrow_schema};
+use super::pending::Stream;
 use super::refuse::at_word;
+use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
 use crate::stream::aggregate::{Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, WindowBy};
 

@@ -13,41 +13,13 @@ use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::Route;
 
 use super::OpenTable;
-use super::build::{Builder, Walk, has_subquery, join_words, not_yet, uncompiled};
-use super::pending::{Stream, arrow_schema};
+use super::build::{Builder, Walk, join_words, not_yet, uncompiled};
+use super::pending::Stream;
 use super::refuse::at_word;
 use crate::language::Project;
+use crate::session::guarded::{arrow_schema, has_event_time, has_subquery, looked_up};
 use crate::session::{compile, lift};
 use crate::stream::lookup::{Keep, Load, LookupFactory, read_all};
-
-/// Which side of a join is looked up in: `Some(true)` the left one, `Some(false)` the right one; `None` when the join
-/// has no such side.
-pub(super) fn looked_up(join: &Join, project: &Project) -> Option<bool> {
-    let (left, right) = (has_event_time(&join.left, project), has_event_time(&join.right, project));
-    match join.join_type {
-        JoinType::Inner => match (left, right) {
-            (_, false) => Some(false),
-            (false, true) => Some(true),
-            (true, true) => None,
-        },
-        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => (!right).then_some(false),
-        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti => (!left).then_some(true),
-        _ => None,
-    }
-}
-
-/// Whether a plan reads a dataset with a WATERMARK.
-fn has_event_time(plan: &LogicalPlan, project: &Project) -> bool {
-    let mut found = false;
-    let visited = plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            let dataset = project.datasets.get(scan.table_name.table());
-            found |= dataset.is_some_and(|dataset| dataset.watermark.is_some());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    found || visited.is_err()
-}
 
 impl Builder<'_> {
     pub(super) fn join(&mut self, plan: &LogicalPlan, join: &Join, walk: Walk<'_>) -> Result<Stream> {
@@ -76,7 +48,8 @@ impl Builder<'_> {
         ));
         let node = self.add_operator(walk.statement, "lookup", Arc::new(factory));
         self.graph.connect(from, node, 0, Route::Forward);
-        Ok(Stream::of(node, Arc::clone(&join.schema), stream.changes))
+        let time = self.time_of(plan);
+        Ok(Stream::of(node, Arc::clone(&join.schema), stream.changes).timed(time))
     }
 
     fn lookup(

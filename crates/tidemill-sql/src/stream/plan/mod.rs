@@ -6,7 +6,6 @@
 mod build;
 mod group;
 mod join;
-mod optimize;
 mod pending;
 mod refuse;
 mod sources;

@@ -12,10 +12,10 @@ use tidemill_model::{Error, Result};
 use tidemill_runtime::{Decoder, Gate, NodeId, NodeKind, ReadHints, SourceNode, SourceTime};
 
 use super::build::Builder;
-use super::join::looked_up;
 use super::pending::Stream;
 use super::statement::Statement;
 use crate::language::Dataset;
+use crate::session::guarded::looked_up;
 use crate::session::{accepted_schema, lift};
 use crate::stream::GateRules;
 
@@ -112,7 +112,9 @@ impl Builder<'_> {
             self.sources.get(name).ok_or_else(|| Error::internal(format!("the source `{name}` was not planned")))?;
         let failed = |error| lift(&error, &self.pipeline.place);
         let all = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &placed.schema).map_err(failed)?;
-        let mut stream = Stream::of(placed.node, Arc::new(all), false);
+        let clause = self.catalog.dataset(name)?.watermark.as_ref();
+        let time = clause.and_then(|clause| placed.schema.index_of(&clause.column).ok());
+        let mut stream = Stream::of(placed.node, Arc::new(all), false).timed(time);
         for filter in &scan.filters {
             stream.filter(filter.clone());
         }

@@ -9,10 +9,10 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use tidemill_model::{Error, Kind, Place, Result};
 
-use super::optimize::optimize;
 use super::refuse::refuse_calls;
 use crate::catalog::{Catalog, Side};
 use crate::language::{Dataset, Insert, MaterializedView, Pipeline};
+use crate::session::guarded::optimize;
 use crate::session::{Planner, SchemaOnly, Tables, accepted_schema, insert_columns, lift};
 
 /// One statement of a pipeline.

@@ -9,10 +9,11 @@ use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{NodeKind, Route, SinkTarget, WriteMode};
 
 use super::build::Builder;
-use super::pending::{Stream, arrow_schema};
+use super::pending::Stream;
 use super::statement::Statement;
 use super::{SinkPlan, ViewPlan};
 use crate::language::{Insert, MaterializedView};
+use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, default_sequence, result_schema};
 use crate::stream::view::{ViewFactory, ViewWindow};
 
