@@ -1,4 +1,5 @@
-//! [`checked_plan`]: a physical plan whose arithmetic on integers fails instead of wrapping, as it does in a stream.
+//! [`checked_plan`]: a physical plan whose arithmetic on integers fails instead of wrapping, as it does in a stream: for
+//! queries, and for what a run does not guard row by row (see `guard.rs`).
 //!
 //! **Invariant:** only expressions change; nodes, columns and partitions stay as they were.
 

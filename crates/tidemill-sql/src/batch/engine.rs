@@ -16,9 +16,11 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use tidemill_model::{Result, Timestamp};
 
 use super::arithmetic::checked_plan;
+use super::guard::GuardPlanner;
 use super::reading::external;
 use crate::session::session_state;
 
@@ -80,6 +82,7 @@ impl Engine {
         if matches!(optimised, LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
             return Err(external(tidemill_model::Error::internal("a bounded plan only reads")));
         }
-        checked_plan(self.state.query_planner().create_physical_plan(&optimised, &self.state).await?)
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(GuardPlanner)]);
+        checked_plan(planner.create_physical_plan(&optimised, &self.state).await?)
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
 use serde::Serialize;
 use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState};
@@ -17,13 +18,15 @@ use tidemill_runtime::exec::orphaned;
 use tidemill_runtime::{Committable, DeadLetter, WriteMode, dead_letter_batch, ipc};
 
 use super::engine::{Engine, Resources};
+use super::guard::{Guarding, guard};
 use super::owned::{Owned, owned};
 use super::progress::BatchProgress;
 use super::sinks::{Target, entry, prepared};
 use super::tables::{Datasets, Manner, outline};
 use super::writing::write;
 use crate::catalog::{Catalog, Side};
-use crate::language::{Insert, Pipeline, from_datafusion};
+use crate::language::{Insert, OnError, Pipeline, from_datafusion};
+use crate::session::guarded::OnItsWay;
 use crate::session::{Meaning, WindowSize, insert_columns};
 
 /// What a run needs of the world.
@@ -76,6 +79,17 @@ pub struct TargetReport {
     pub whole_because: Option<String>,
 }
 
+impl TargetReport {
+    /// The interval that the rows belong to which the statement failed on: a result over all rows is computed anew as a
+    /// whole, and so are they.
+    fn letters_of(&self, interval: Interval) -> Interval {
+        match self.whole_because {
+            None => interval,
+            Some(_) => Interval { start: Timestamp(i64::MIN), end: Timestamp(i64::MAX) },
+        }
+    }
+}
+
 /// An INSERT with its target. A project has at most one for each target of a pipeline.
 struct Step<'a> {
     insert: &'a Insert,
@@ -118,8 +132,12 @@ pub async fn run_interval(
 
     let (mut counters, dead) = context.progress.gathered().take();
     counters.rows_written = context.progress.rows_written();
-    let read: BTreeSet<&String> = steps.iter().flat_map(|step| &step.reads).collect();
-    work.dead_letters(&read, dead, done.is_some())?;
+    let failed: Vec<&DeadLetter> = dead.iter().filter(|letter| letter.is_of_statement()).collect();
+    pipeline.max_errors.check(&failed, context.progress.gathered().rows_seen(), &format!("the interval {interval}"))?;
+    let mut owners: BTreeMap<String, Interval> =
+        steps.iter().flat_map(|step| &step.reads).map(|name| (name.clone(), interval)).collect();
+    owners.extend(targets.iter().map(|target| (target.name.clone(), target.letters_of(interval))));
+    work.dead_letters(&owners, dead, done.is_some())?;
     let manifest = work.manifest(latest, generation, &counters, &steps, &staged);
     context.checkpoints.create(&manifest)?;
     for (step, committables) in steps.iter().zip(&staged) {
@@ -314,7 +332,7 @@ impl Work<'_> {
         let plan = self.plan(step.insert, &datasets)?;
         let owned = owned(plan, self.interval, self.catalog.project()).map_err(lift)?;
         can_write(&step.target, place, &owned, self.interval)?;
-        let physical = self.engine.physical(&owned.plan).await.map_err(lift)?;
+        let physical = self.engine.physical(&self.guarded(&owned.plan, step).map_err(lift)?).await.map_err(lift)?;
         let task = self.engine.task();
         let written = write(physical, task, &step.target.sink, self.epoch, &self.context.progress, &lift).await?;
         let report = TargetReport {
@@ -326,30 +344,45 @@ impl Work<'_> {
         Ok((report, written.committables))
     }
 
+    /// The plan in which rows fail one by one.
+    fn guarded(&self, plan: &LogicalPlan, step: &Step<'_>) -> Result<LogicalPlan, DataFusionError> {
+        if self.pipeline.on_error == OnError::Fail {
+            return Ok(plan.clone());
+        }
+        let guarding = Guarding {
+            project: self.catalog.project(),
+            on_error: self.pipeline.on_error,
+            way: OnItsWay::to(&step.target.name, &step.insert.place),
+            gathered: Arc::clone(self.context.progress.gathered()),
+        };
+        guard(plan.clone(), self.engine.state(), &guarding)
+    }
+
     fn plan(&self, insert: &Insert, datasets: &Datasets) -> Result<LogicalPlan> {
         let others = |name: &TableReference| no_views(self.catalog, name);
         let plan = datasets.plan(self.catalog, self.engine.state(), &others, (&insert.query, &insert.place))?;
         insert_columns(plan, insert, self.catalog.dataset(&insert.target)?)
     }
 
-    /// Writes the refused records of each dataset that was read; after a rerun also where there are none any more.
-    fn dead_letters(&self, read: &BTreeSet<&String>, dead: Vec<DeadLetter>, rerun: bool) -> Result<()> {
-        let mut by_dataset: BTreeMap<&str, Vec<DeadLetter>> = BTreeMap::new();
-        if rerun {
-            by_dataset.extend(read.iter().map(|name| (name.as_str(), Vec::new())));
-        }
-        let names: BTreeMap<String, &str> = read.iter().map(|name| ((*name).clone(), name.as_str())).collect();
-        for letter in dead {
-            if let Some(name) = names.get(&letter.dataset) {
-                by_dataset.entry(name).or_default().push(letter);
+    /// Writes the dead letters of each dataset, for the interval that they belong to; after a rerun also where there are
+    /// none any more.
+    fn dead_letters(&self, owners: &BTreeMap<String, Interval>, dead: Vec<DeadLetter>, rerun: bool) -> Result<()> {
+        let mut by_dataset: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
+        for (name, interval) in owners {
+            if rerun || *interval != self.interval {
+                by_dataset.insert(name.clone(), Vec::new());
             }
+        }
+        for letter in dead {
+            by_dataset.entry(letter.dataset.clone()).or_default().push(letter);
         }
         let now = self.context.clock.now();
         for (dataset, mut letters) in by_dataset {
-            letters.sort_by(|a, b| (&a.split, a.position).cmp(&(&b.split, b.position)));
+            let Some(interval) = owners.get(&dataset) else { continue };
+            letters.sort_by(|a, b| (&a.split, a.position, &a.raw).cmp(&(&b.split, b.position, &b.raw)));
             let batch = dead_letter_batch(&letters, &self.pipeline.name, self.epoch.0, now.0)?;
             let bytes = ipc::encode_batch(&batch)?;
-            self.context.checkpoints.write_interval_dead_letters(dataset, self.epoch, self.interval, &bytes)?;
+            self.context.checkpoints.write_interval_dead_letters(&dataset, self.epoch, *interval, &bytes)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod arithmetic;
 mod dataset_exec;
 mod engine;
 mod gate_exec;
+mod guard;
 mod interval;
 mod locality;
 mod lookup;

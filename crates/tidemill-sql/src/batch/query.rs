@@ -144,16 +144,12 @@ impl Others<'_> {
         }
     }
 
-    /// The dataset whose dead letters a name stands for.
+    /// The dataset or materialized view whose dead letters a name stands for.
     fn with_dead_letters<'n>(&self, name: &'n TableReference) -> Option<&'n str> {
-        match name {
-            TableReference::Partial { schema, table }
-                if table.as_ref() == DEAD_LETTERS && self.catalog.project().datasets.contains_key(schema.as_ref()) =>
-            {
-                Some(schema.as_ref())
-            }
-            _ => None,
-        }
+        let TableReference::Partial { schema, table } = name else { return None };
+        let (project, of) = (self.catalog.project(), schema.as_ref());
+        let known = project.datasets.contains_key(of) || project.materialized.contains_key(of);
+        (table.as_ref() == DEAD_LETTERS && known).then_some(of)
     }
 
     fn view_schema(&self, view: &MaterializedView) -> Result<SchemaRef> {

@@ -87,6 +87,8 @@ fn lies_within(times: &dyn Array, interval: Interval) -> Result<BooleanArray, ar
 pub(super) struct Gathered {
     inner: Mutex<Inner>,
     rows_read: AtomicU64,
+    /// Rows that statements evaluated where rows may fail: tables that DataFusion reads itself are not counted as read.
+    rows_evaluated: AtomicU64,
     stop: StopFlag,
     /// Whether nobody wants the refused records themselves.
     only_counts: bool,
@@ -120,6 +122,12 @@ impl Gathered {
         self.rows_read.load(Ordering::Relaxed)
     }
 
+    /// How many rows were read or evaluated, whichever is more: what a share of errors is a share of.
+    #[must_use]
+    pub(super) fn rows_seen(&self) -> u64 {
+        self.rows_read().max(self.rows_evaluated.load(Ordering::Relaxed))
+    }
+
     /// Everything, once all scans have ended.
     #[must_use]
     pub(super) fn take(&self) -> (Counters, Vec<DeadLetter>) {
@@ -148,12 +156,24 @@ impl Gathered {
         counters.dead_letters.clear();
         inner.counters.add(&counters);
         for letter in dead.into_iter().filter(owned) {
-            let reasons = inner.counters.dead_letters.entry(letter.dataset.clone()).or_default();
-            *reasons.entry(letter.reason.clone()).or_default() += 1;
+            inner.counters.count_dead(&letter.dataset, &letter.reason);
             if !self.only_counts {
                 inner.dead.push(letter);
             }
         }
+    }
+
+    /// Adds rows that a statement evaluated, and those of them that an expression failed on.
+    pub(super) fn evaluated(&self, rows: usize, dead: Vec<DeadLetter>) {
+        self.rows_evaluated.fetch_add(rows as u64, Ordering::Relaxed);
+        if dead.is_empty() {
+            return;
+        }
+        let mut inner = self.inner();
+        for letter in &dead {
+            inner.counters.count_dead(&letter.dataset, &letter.reason);
+        }
+        inner.dead.extend(dead);
     }
 
     /// Ends a scan when the run was asked to stop.

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::exec::ViewRows;
-use tidemill_runtime::ipc;
+use tidemill_runtime::{STATEMENT, ipc};
 
 /// What a query reads that is no external dataset.
 pub trait ViewSource: Send + Sync + fmt::Debug {
@@ -94,7 +94,7 @@ impl ViewSource for Stored {
 }
 
 /// The letters without those that several runs of intervals found in the same place: a record without event time
-/// belongs to no interval, so each run that reads it finds it.
+/// belongs to no interval, so each run that reads it finds it. Rows that a statement failed on are the run's own.
 fn once_each(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     use arrow::array::{Array, AsArray, BooleanArray};
     use arrow::datatypes::Int64Type;
@@ -121,7 +121,7 @@ fn once_each(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
                     split.value(row).to_owned(),
                     position.value(row),
                 );
-                Some(times.is_valid(row) || seen.insert(key))
+                Some(times.is_valid(row) || split.value(row).starts_with(STATEMENT) || seen.insert(key))
             })
             .collect();
         let batch = arrow::compute::filter_record_batch(&batch, &keep);

@@ -44,6 +44,14 @@ impl Shop {
         Shop::with(sql, false)
     }
 
+    /// With these options of the pipeline.
+    fn with_options(options: &str, sql: &str) -> Shop {
+        let mut shop = Shop::new(sql);
+        let raw = RAW.replace("CREATE PIPELINE p;", &format!("CREATE PIPELINE p WITH ({options});"));
+        shop.catalog = catalog(&shop.shelf, &format!("{raw}{sql}"), false);
+        shop
+    }
+
     /// `native` when DataFusion reads the tables itself.
     fn with(sql: &str, native: bool) -> Shop {
         let shelf = Arc::new(Shelf::default());
@@ -459,22 +467,56 @@ fn a_materialized_view_is_what_its_newest_epoch_stored() {
     assert_eq!(other.query("SELECT * FROM v").expect_err("another query").code(), "P172");
 }
 
+/// An INSERT into a table of numbers, by a pipeline that begins like [`RAW`]'s or with other options.
+fn numbers(select: &str) -> String {
+    format!(
+        "CREATE TABLE out (n BIGINT, at TIMESTAMP, PRIMARY KEY (n)) WITH (connector = 'shelf', path = 'out', write = 'upsert'); INSERT INTO out {select};"
+    )
+}
+
 #[test]
-fn a_number_that_does_not_fit_is_an_error_in_a_query_and_a_run() {
+fn a_number_that_does_not_fit_fails_a_query_and_its_row_of_a_run() {
     let cases = [
-        "SELECT id + 9223372036854775807 AS n, at FROM raw",
-        "SELECT sum(amount * 9223372036854775807) AS n, max(at) AS at FROM raw",
-        "SELECT id AS n, at FROM raw WHERE amount * 9223372036854775807 > 0",
+        "SELECT id + 9223372036854775804 AS n, at FROM raw",
+        "SELECT sum(id + 9223372036854775804 - 9223372036854775804) AS n, max(at) AS at FROM raw",
+        "SELECT id AS n, at FROM raw WHERE id + 9223372036854775804 > 0",
+        "SELECT id AS n, at FROM raw WHERE id + 9223372036854775804 > 0 AND id > 0",
     ];
     for select in cases {
-        let sql = format!(
-            "CREATE TABLE out (n BIGINT, at TIMESTAMP, PRIMARY KEY (n)) WITH (connector = 'shelf', path = 'out', write = 'upsert'); INSERT INTO out {select};"
-        );
-        let shop = Shop::new(&sql);
+        let shop = Shop::new(&numbers(select));
         assert_eq!(shop.query(select).expect_err(select).kind(), Kind::Data, "{select}");
-        assert_eq!(shop.run(0, 10).expect_err(select).kind(), Kind::Data, "{select}");
-        assert_eq!(shop.shelf.rows("out"), Vec::<String>::new());
+        let report = shop.run(0, 10).unwrap_or_else(|e| panic!("{select}: {}", shown(&e)));
+        let dead = &report.counters.dead_letters["out"];
+        assert_eq!(dead.keys().collect::<Vec<_>>(), ["overflow in id + 9223372036854775804"], "{select}");
+        let failed =
+            shop.query("SELECT id FROM raw WHERE id > 3 AND at < TIMESTAMP '1970-01-01T00:00:10'").expect("rows");
+        assert_eq!(dead.values().sum::<u64>(), failed.len() as u64, "{select}");
+        assert!(!shop.shelf.rows("out").is_empty(), "{select}");
+        let kept = shop.query("SELECT DISTINCT dataset, split FROM out.dead_letters").expect("letters");
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        // A rerun replaces the letters with the rows.
+        shop.run(0, 10).expect(select);
+        let letters = shop.query("SELECT reason FROM out.dead_letters").expect("letters");
+        assert_eq!(letters.len(), failed.len(), "{select}");
     }
+}
+
+#[test]
+fn the_pipeline_says_what_becomes_of_rows_that_fail() {
+    let sql = numbers("SELECT coalesce(nullif(id, 0), 1) AS n, at FROM raw WHERE 10 / (id - 5) < 9");
+    let n = |shop: &Shop| sorted(shop.shelf.rows("out")).len();
+    let shop = Shop::with_options("on_error = 'fail'", &sql);
+    assert_eq!(shop.run(0, 10).expect_err("fails").kind(), Kind::Data);
+    assert_eq!(n(&shop), 0);
+    let shop = Shop::with_options("max_errors = '0'", &sql);
+    let error = shop.run(0, 10).expect_err("fails");
+    assert_eq!((error.code(), n(&shop)), ("D130", 0));
+    let shop = Shop::with_options("on_error = 'null', max_errors = '0'", &sql);
+    assert_eq!(shop.run(0, 10).expect("runs").counters.dead_letters.get("out"), None);
+    assert_eq!(n(&shop), 5);
+    let shop = Shop::with_options("max_errors = '1'", &sql);
+    assert_eq!(shop.run(0, 10).expect("runs").counters.dead_letters["out"].values().sum::<u64>(), 1);
+    assert_eq!(n(&shop), 5);
 }
 
 #[test]
