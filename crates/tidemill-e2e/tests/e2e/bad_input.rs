@@ -224,6 +224,49 @@ fn malformed_records() {
     assert!(asked.out.contains('3'), "{asked:?}");
 }
 
+/// The project above whose query fails on two of three rows, with these options of the pipeline.
+fn failing(options: &str) -> ProjectFolder {
+    let pipeline = PIPELINE.replace("trigger = 'once'", &format!("trigger = 'once'{options}"));
+    let pipeline = pipeline.replace("SELECT id, amount", "SELECT id, CAST(region AS DECIMAL(12, 2)) AS amount");
+    let project = project(&pipeline);
+    project.write("in/second.jsonl", "{\"id\": 3, \"region\": \"7\"}\n").expect("rows");
+    project
+}
+
+#[test]
+fn an_expression_that_fails_on_rows() {
+    let third = "{\"id\":3,\"amount\":7.00}".to_owned();
+    let project = failing("");
+    assert_eq!(run(&project).code, Some(0), "the others go on");
+    assert_eq!(published(&project), [third.clone()]);
+    let letters = binary::run(project.path(), &["dead-letters", "p", "--show", "1", "--format", "json"]).json();
+    let of_kept = &letters["datasets"][0];
+    assert_eq!((of_kept["dataset"].as_str(), of_kept["rows"].as_u64()), (Some("kept"), Some(2)), "{letters}");
+    let reason = "bad value in CAST(region AS DECIMAL(12, 2))";
+    assert_eq!(of_kept["reasons"][0]["reason"].as_str(), Some(reason), "{letters}");
+    let newest = &of_kept["newest"][0];
+    assert_eq!(newest["split"].as_str(), Some("statement in pipelines/p.sql"), "{letters}");
+    assert_eq!(newest["position"].as_u64(), Some(6), "{letters}");
+    assert!(newest["detail"].as_str().is_some_and(|detail| detail.starts_with("cannot cast '")), "{letters}");
+    let sql = "SELECT count(*) AS n FROM kept.dead_letters";
+    assert!(binary::run(project.path(), &["query", sql, "--format", "json"]).out.contains('2'));
+
+    let project = failing(", on_error = 'null'");
+    assert_eq!(run(&project).code, Some(0));
+    let nulls = ["{\"id\":1,\"amount\":null}", "{\"id\":2,\"amount\":null}", &third];
+    assert_eq!(published(&project), nulls);
+
+    let project = failing(", on_error = 'fail'");
+    told(&run(&project), "pipelines/p.sql:6:13", "D101", &["Cannot cast string 'eu'"]);
+    assert_eq!(published(&project), Vec::<String>::new(), "nothing is published");
+
+    let project = failing(", max_errors = '1'");
+    told(&run(&project), "", "D130", &["2 of 3 rows of epoch 1 failed in expressions, and 1 may"]);
+    assert_eq!(published(&project), Vec::<String>::new(), "nothing is published");
+    let project = failing(", max_errors = 'many'");
+    told(&run(&project), "pipelines/p.sql:1:56", "C069", &["`many` is no limit of errors"]);
+}
+
 /// The target is on a disk of 300 KiB, which is full long before the rows are written, and then has room.
 #[test]
 fn a_full_disk() {

@@ -8,7 +8,8 @@
 //! -- @row rates: {"currency": "EUR"}   a row of a table that is looked up in
 //! -- @targets files log view delta     what the query is written to; `upsert id` is a Delta table with that key
 //! -- @accept orders: amount > 0        the rows that its CHECKs let through
-//! -- @counts dropped: amount < 0       rows of the first table that are counted so; also `warned`, `dead REASON`
+//! -- @counts dropped: amount < 0       rows of the first table that are counted so; also `warned`, `dead REASON`, and
+//!                                      `failed REASON` of rows that an expression of the query fails on
 //! -- @approximate p95 0.03             a column that may differ by that share
 //! -- @late n                           late rows come: the sum of column n and the late rows are all rows
 //! -- @sequence id                      the column that orders the versions of a key, for `upsert`

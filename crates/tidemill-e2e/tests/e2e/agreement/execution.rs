@@ -19,6 +19,9 @@ use super::oracle::{self, Tables};
 use super::project::{Reading, Setup, schema_of};
 use super::world::World;
 
+/// What the query of a case is written to.
+const RESULT: &str = "result";
+
 /// A way to run a case.
 #[derive(Debug, Clone)]
 pub(crate) enum Way {
@@ -45,8 +48,14 @@ pub(crate) struct Outcome {
     answer: Vec<RecordBatch>,
     pub(crate) counters: Counters,
     pub(crate) deaths: u64,
-    /// Rows of the tables' dead letters, by reason.
-    dead: BTreeMap<String, u64>,
+    /// How many dead letters there are, by table and reason.
+    dead: BTreeMap<(String, String), u64>,
+}
+
+impl Outcome {
+    fn dead_of(&self, table: &str, reason: &str) -> u64 {
+        self.dead.get(&(table.to_owned(), reason.to_owned())).copied().unwrap_or(0)
+    }
 }
 
 /// The first event time of made-up rows.
@@ -192,12 +201,12 @@ impl Bench<'_> {
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let answer = ask(&self.runtime, workspace, &format!("SELECT {} FROM result", columns.join(", ")))?;
         let counters = workspace.checkpoints("p").latest()?.map(|manifest| manifest.counters).unwrap_or_default();
-        let mut dead = BTreeMap::new();
-        for (table, _) in &self.rows {
+        let mut dead: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for table in self.rows.iter().map(|(table, _)| table.as_str()).chain([RESULT]) {
             let sql = format!("SELECT reason FROM {table}.dead_letters");
             for batch in ask(&self.runtime, workspace, &sql)? {
                 for reason in batch.column(0).as_string::<i32>().iter().flatten() {
-                    *dead.entry(reason.to_owned()).or_default() += 1;
+                    *dead.entry((table.to_owned(), reason.to_owned())).or_default() += 1;
                 }
             }
         }
@@ -214,11 +223,15 @@ impl Bench<'_> {
                 None if several => continue,
                 None if kind == "dropped" => counters.rows_dropped,
                 None if kind == "warned" => counters.rows_warned,
-                Some(("dead", reason)) => outcome.dead.get(reason).copied().unwrap_or(0),
+                Some(("dead", reason)) => outcome.dead_of(&self.rows[0].0, reason),
+                Some(("failed", reason)) => outcome.dead_of(RESULT, reason),
                 _ => panic!("{}: unknown count `{kind}`", case.name),
             };
             if found != expected {
-                return Some(format!("{found} rows are counted as {kind}, not {expected}"));
+                return Some(format!(
+                    "{found} rows are counted as {kind}, not {expected}; dead are {:?}",
+                    outcome.dead
+                ));
             }
         }
         let kept: u64 = outcome.dead.values().sum();
