@@ -513,10 +513,10 @@ fn the_pipeline_says_what_becomes_of_rows_that_fail() {
     assert_eq!((error.code(), n(&shop)), ("D130", 0));
     let shop = Shop::with_options("on_error = 'null', max_errors = '0'", &sql);
     assert_eq!(shop.run(0, 10).expect("runs").counters.dead_letters.get("out"), None);
-    assert_eq!(n(&shop), 5);
+    assert_eq!(n(&shop), 6);
     let shop = Shop::with_options("max_errors = '1'", &sql);
     assert_eq!(shop.run(0, 10).expect("runs").counters.dead_letters["out"].values().sum::<u64>(), 1);
-    assert_eq!(n(&shop), 5);
+    assert_eq!(n(&shop), 6);
 }
 
 #[test]
