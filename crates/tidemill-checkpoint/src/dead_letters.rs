@@ -1,4 +1,5 @@
-//! Where dead letters lie: one file for each dataset and epoch that had some.
+//! Where dead letters lie: one file for each dataset and epoch that had some; rows that a statement failed on lie with
+//! the table or view that they were on their way to.
 //!
 //! ```text
 //! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>.arrow                  of a stream's epoch
