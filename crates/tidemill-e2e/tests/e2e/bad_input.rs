@@ -175,7 +175,7 @@ fn a_table_that_leaves_before_its_rows_are_published() {
     std::fs::remove_file(project.join(".tidemill/pipelines/p/published")).expect("the note");
     let other = PIPELINE.replace("kept", "other").replace("'out'", "'elsewhere'");
     project.write("pipelines/p.sql", &other).expect("another table");
-    told(&run(&project), "", "P153", &["`p` no longer writes `kept`", "INSERT INTO kept", "epoch 1"]);
+    told(&run(&project), "", "P153", &["`p` no longer writes `kept`"]);
     project.write("pipelines/p.sql", PIPELINE).expect("the table is back");
     assert_eq!(run(&project).code, Some(0));
     assert_eq!(published(&project), BOTH, "committed again, to no effect");
