@@ -152,7 +152,7 @@ impl Checkpoints {
         }
         let message = format!("stored state in {} from byte {} does not match its checksum", chunk.file, chunk.start);
         Err(Error::new(Kind::Corrupt, "X002", message)
-            .fact("put the file back from a backup, or remove the pipeline's state and run it from the start"))
+            .fact("put the file back from a backup, or remove the pipeline's state and what it has written, and run it from the start"))
     }
 
     /// Removes what a dead process wrote for epochs above the newest manifest. Call it once after recovery, before

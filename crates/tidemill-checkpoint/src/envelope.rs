@@ -29,7 +29,7 @@ pub(crate) fn open<'a>(what: &str, name: &str, sealed: &'a [u8]) -> Result<&'a [
     let damaged = |how: &str| {
         Error::new(Kind::Corrupt, "X001", format!("the {what} {name} is damaged: {how}"))
             .fact("files of this kind are written in one step, so the disk or another program changed it")
-            .fact("put it back from a backup; if there is none, remove the pipeline's state and run it from the start")
+            .fact("put it back from a backup; if there is none, remove the pipeline's state and what it has written, and run it from the start")
     };
     let end = sealed.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("its first line is cut"))?;
     let (line, body) = sealed.split_at(end);

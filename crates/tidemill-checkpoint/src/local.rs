@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -18,21 +19,36 @@ pub struct LocalStore {
     root: PathBuf,
     /// Unfinished files; on the same file system as the rest, so that a rename is atomic.
     unfinished: PathBuf,
+    /// Set once the folder for unfinished files is there.
+    prepared: OnceLock<()>,
     counter: AtomicU64,
 }
 
 impl LocalStore {
-    /// Opens the folder, creating it when it is absent, and removes what dead processes left unfinished in it.
+    /// Opens the folder, which the first write creates when it is absent: whoever only looks changes nothing.
     ///
     /// # Errors
-    /// Config when the folder cannot be made or written; Unavailable.
+    /// Config, when something else than a folder stands there.
     pub fn open(dir: impl AsRef<Path>) -> Result<LocalStore> {
         let root = dir.as_ref().to_path_buf();
         let unfinished = root.join(".unfinished");
-        make_durable_folder(&unfinished).map_err(|e| Error::io("create the folder", unfinished.display(), e))?;
-        let store = LocalStore { root, unfinished, counter: AtomicU64::new(0) };
-        store.remove_left_over();
+        let store = LocalStore { root, unfinished, prepared: OnceLock::new(), counter: AtomicU64::new(0) };
+        if store.root.exists() && !store.root.is_dir() {
+            return Err(Error::new(Kind::Config, "C045", format!("{} is no folder", store.root.display()))
+                .fact("the project's state goes there: move it away, or name another folder with path = '…' under [state] in tidemill.toml"));
+        }
         Ok(store)
+    }
+
+    /// Makes the folders that writing needs, once, and removes what dead processes left unfinished in them.
+    fn prepare(&self) -> Result<()> {
+        if self.prepared.get().is_none() {
+            let failed = |e| Error::io("create the folder", self.unfinished.display(), e);
+            make_durable_folder(&self.unfinished).map_err(failed)?;
+            self.remove_left_over();
+            let _ = self.prepared.set(());
+        }
+        Ok(())
     }
 
     /// Removes unfinished files whose writer no longer lives. Failing is harmless: they are never read.
@@ -55,6 +71,7 @@ impl LocalStore {
 
     /// Writes the bytes to an unfinished file and through to the disk, then gives it its name by `publish`.
     fn write<T>(&self, path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<T>) -> Result<T> {
+        self.prepare()?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.unfinished.join(format!("{}-{number}", std::process::id()));
         let written = write_through(&unfinished, bytes).and_then(|()| {
@@ -207,12 +224,24 @@ mod tests {
     #[test]
     fn what_a_dead_process_left_is_never_seen_and_goes_away() {
         let dir = tempfile::tempdir().expect("a folder");
-        let store = LocalStore::open(dir.path()).expect("opens");
+        std::fs::create_dir(dir.path().join(".unfinished")).expect("a folder");
         let dead = dir.path().join(".unfinished/999999999-0");
         std::fs::write(&dead, b"half").expect("writes");
+        let store = LocalStore::open(dir.path()).expect("opens");
         assert_eq!(store.list("").expect("list"), Vec::<String>::new());
-        drop(LocalStore::open(dir.path()).expect("opens again"));
+        assert!(dead.exists(), "looking changes nothing");
+        store.put("a", b"1").expect("put");
         assert!(!dead.exists());
+    }
+
+    #[test]
+    fn who_only_looks_creates_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let state = dir.path().join("state");
+        let store = LocalStore::open(&state).expect("opens");
+        assert_eq!(store.list("").expect("list"), Vec::<String>::new());
+        assert_eq!(store.get("a").expect("get"), None);
+        assert!(!state.exists());
     }
 
     #[test]
@@ -220,7 +249,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(dir.path().join("state"), b"not a folder").expect("writes");
         let error = LocalStore::open(dir.path().join("state")).expect_err("refused");
-        assert!(error.message().starts_with("cannot create the folder"), "{error}");
+        assert!(error.code() == "C045" && error.message().ends_with("state is no folder"), "{error}");
     }
 
     #[test]

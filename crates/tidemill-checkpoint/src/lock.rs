@@ -6,8 +6,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use tidemill_model::{Error, Kind, Result};
+
+/// How often a lock that is held is asked for again, and after which pause: `status` holds it for an instant.
+const TRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Exclusive use of a folder, until dropped.
 #[derive(Debug)]
@@ -26,14 +31,26 @@ impl StateLock {
         std::fs::create_dir_all(dir.as_ref()).map_err(failed)?;
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(&mut file, what, &path)),
-            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        for attempt in 1.. {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempt < TRIES => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(held(&mut file, what, &path)),
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+            }
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(StateLock { file })
+    }
+
+    /// Whether a process holds the folder now. Looking creates nothing and keeps nobody from taking the lock.
+    #[must_use]
+    pub fn is_held(dir: impl AsRef<Path>) -> bool {
+        let Ok(file) = File::open(dir.as_ref().join("lock")) else { return false };
+        let asked = file.try_lock_shared();
+        let _ = file.unlock();
+        matches!(asked, Err(TryLockError::WouldBlock))
     }
 }
 
@@ -74,7 +91,10 @@ mod tests {
         assert_eq!(error.kind(), Kind::Fenced);
         let expected = format!("pipeline `orders` is already being run by process {}", std::process::id());
         assert_eq!(error.message(), expected);
+        assert!(StateLock::is_held(&state));
         drop(first);
+        assert!(!StateLock::is_held(&state));
+        assert!(!StateLock::is_held(dir.path().join("nowhere")), "and nothing is created by asking");
         StateLock::acquire(&state, "pipeline `orders`").expect("free again");
     }
 }
