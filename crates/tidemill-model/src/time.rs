@@ -58,7 +58,10 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(instant) => write!(f, "{instant}"),
+            // As many digits of fraction as there are, in threes: the form of every JSON that Tidemill writes.
+            Ok(instant) if self.0 % 1_000_000 == 0 => write!(f, "{instant:.0}"),
+            Ok(instant) if self.0 % 1_000 == 0 => write!(f, "{instant:.3}"),
+            Ok(instant) => write!(f, "{instant:.6}"),
             Err(_) => write!(f, "{} µs", self.0),
         }
     }

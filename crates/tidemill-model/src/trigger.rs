@@ -33,7 +33,10 @@ impl Trigger {
             } else {
                 format!("1 {rest}")
             };
-            let span = Span::parse(&with_number)?;
+            let span = Span::parse(&with_number).map_err(|_| {
+                Error::new(Kind::Config, "C033", format!("`{text}` is not a trigger"))
+                    .fact("write a number and a unit: every 250 ms, every 5 seconds, every minute, every 2 hours")
+            })?;
             if span.0.is_zero() {
                 return Err(Error::new(Kind::Config, "C033", "a trigger cannot be due every 0 seconds"));
             }
