@@ -5,13 +5,20 @@
 
 use std::error::Error as StdError;
 
+use arrow::error::ArrowError;
 use datafusion::common::{Column, Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_model::{Error, Kind, Place, nearest};
 
+use super::clash::{clash, sql_words};
 use super::script::Script;
 use super::syntax::syntax_error;
+
+/// A place of DataFusion's as the parser has it.
+pub(super) fn location(of: datafusion::common::Location) -> Location {
+    Location { line: of.line, column: of.column }
+}
 
 /// The error at its place. `place` is where the query, or the name of the view or target that it belongs to, stands;
 /// a narrower place is taken from the error's span, or found by looking for its word from there to the next `;`.
@@ -29,15 +36,20 @@ pub fn from_datafusion(error: &DataFusionError, place: &Place) -> Error {
 
 fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
     let diagnostic = error.diagnostic();
-    let spanned = diagnostic.and_then(|diagnostic| diagnostic.span).and_then(|span| {
-        let location = |l: datafusion::common::Location| Location { line: l.line, column: l.column };
-        script.place(Span { start: location(span.start), end: location(span.end) })
-    });
+    let spanned = diagnostic
+        .and_then(|diagnostic| diagnostic.span)
+        .and_then(|span| script.place(Span { start: location(span.start), end: location(span.end) }));
     if let Some(own) = embedded(error) {
         return copy(own).at(spanned.as_ref().unwrap_or(place));
     }
     let or_word = |word: &str| spanned.clone().or_else(|| find_word(script, place, word));
     let root = root(error);
+    if let DataFusionError::Plan(text) | DataFusionError::Internal(text) = root
+        && let Some(found) = clash(without_trace(text), diagnostic, script)
+    {
+        let at = spanned.or_else(|| find_word(script, place, found.word.as_deref()?));
+        return found.error.at(at.as_ref().unwrap_or(place));
+    }
     let (error, at) = match root {
         DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => {
@@ -52,7 +64,7 @@ fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
         },
         DataFusionError::SQL(parser, _) => return syntax_error(parser, script, place.span.clone()),
         DataFusionError::Plan(text) => {
-            let error = plan(text, diagnostic);
+            let error = plan(without_trace(text), diagnostic);
             let at = spanned.or_else(|| quoted(error.message()).and_then(|word| find_word(script, place, word)));
             (error, at)
         }
@@ -62,7 +74,9 @@ fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
         DataFusionError::Configuration(text) => (Error::new(Kind::Config, "C017", sentence(text)), spanned),
         DataFusionError::Execution(text) => (Error::new(Kind::Data, "D100", sentence(text)), spanned),
         DataFusionError::ArrowError(arrow, _) => {
-            (Error::new(Kind::Data, "D101", sentence(&arrow.to_string())), spanned)
+            let (said, value) = computed(arrow);
+            let at = spanned.or_else(|| find_text(script, place, value.as_deref()?));
+            (Error::new(Kind::Data, "D101", said), at)
         }
         DataFusionError::ResourcesExhausted(text) => {
             let error = Error::new(Kind::Unavailable, "U020", format!("not enough memory: {}", sentence(text)))
@@ -79,8 +93,13 @@ fn single(error: &DataFusionError, script: &Script, place: &Place) -> Error {
             (Error::new(Kind::Corrupt, "X020", format!("cannot read Parquet: {parquet}")), spanned)
         }
         other => {
-            let error = Error::new(Kind::Internal, "I002", format!("the query engine failed: {other}"))
-                .fact("this is a defect; report it with the query");
+            let text = match other {
+                // Without the address of the library's own tracker.
+                DataFusionError::Internal(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let message = format!("the query engine failed: {}", without_trace(&text).trim_end_matches('.'));
+            let error = Error::new(Kind::Internal, "I002", message).fact("this is a defect; report it with the query");
             (error, spanned)
         }
     };
@@ -157,11 +176,38 @@ fn plan(text: &str, diagnostic: Option<&Diagnostic>) -> Error {
     for line in lines {
         match line.strip_prefix("Did you mean '").and_then(|rest| rest.strip_suffix("'?")) {
             Some(meant) => error = error.label(format!("did you mean `{meant}`?")),
-            None => error = error.fact(line),
+            None => error = error.fact(sql_words(line)),
         }
     }
-    let helps = diagnostic.iter().flat_map(|diagnostic| &diagnostic.helps);
-    helps.fold(error, |error, help| error.fact(sentence(&help.message)))
+    let notes = diagnostic.iter().flat_map(|diagnostic| &diagnostic.notes).map(|note| &note.message);
+    let helps = diagnostic.iter().flat_map(|diagnostic| &diagnostic.helps).map(|help| &help.message);
+    let told = |text: &String| match text.strip_prefix("this side has ").and_then(|rest| rest.strip_suffix(" fields")) {
+        Some(columns) => format!("one side gives {columns} columns"),
+        None => sentence(text),
+    };
+    notes.chain(helps).fold(error, |error, text| error.fact(told(text)))
+}
+
+/// What went wrong with a value, and the value as a query has it, when the message names one.
+fn computed(error: &ArrowError) -> (String, Option<String>) {
+    let text = match error {
+        ArrowError::CastError(text) | ArrowError::ParseError(text) | ArrowError::ComputeError(text) => text.as_str(),
+        ArrowError::InvalidArgumentError(text) | ArrowError::ArithmeticOverflow(text) => text.as_str(),
+        ArrowError::DivideByZero => return ("division by zero".to_owned(), None),
+        other => return (sentence(&other.to_string()), None),
+    };
+    let cast = text.strip_prefix("Cannot cast string ").and_then(|rest| {
+        let (value, of) = rest.rsplit_once(" to value of ")?;
+        Some((value, sql_words(of.trim_end_matches(" type"))))
+    });
+    let time = text.strip_prefix("Error parsing timestamp from ").and_then(|rest| {
+        let (value, _) = rest.rsplit_once(": ")?;
+        Some((value, "TIMESTAMP".to_owned()))
+    });
+    match cast.or(time) {
+        Some((value, of)) => (format!("{value} is no {of}"), Some(value.to_owned())),
+        None => (sentence(text), None),
+    }
 }
 
 /// The last part of the first name that a message puts in quotes: what it is most likely about.
@@ -171,15 +217,28 @@ fn quoted(message: &str) -> Option<&str> {
     name.rsplit('.').next().filter(|name| !name.is_empty())
 }
 
-/// A message that begins in lower case, as ours do, unless its first word is a name or a keyword.
-fn sentence(text: &str) -> String {
+/// The text before the trace that a debugging environment adds to it.
+fn without_trace(text: &str) -> &str {
+    text.split_once(DataFusionError::BACK_TRACE_SEP).map_or(text, |(text, _)| text)
+}
+
+/// A message that begins in lower case, as ours do, unless its first word is a name or a keyword; types in SQL's words.
+pub(super) fn sentence(text: &str) -> String {
+    let text = sql_words(without_trace(text));
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
             first.to_lowercase().chain(text.chars().skip(1)).collect()
         }
-        _ => text.to_owned(),
+        _ => text,
     }
+}
+
+/// The first text like this from the place on, within its statement.
+fn find_text(script: &Script, place: &Place, wanted: &str) -> Option<Place> {
+    let statement = script.text().get(place.span.start..)?.split(';').next()?;
+    let start = place.span.start + statement.find(wanted)?;
+    Some(script.bytes(start..start + wanted.len()))
 }
 
 /// The first whole word like this from the place on, within its statement.
@@ -209,7 +268,8 @@ mod tests {
 
     /// The error of planning this query over `raw_orders (order_id, amount, region)`, as shown.
     fn shown(sql: &str) -> String {
-        let context = SessionContext::new();
+        // As the planner does, which keeps the places of columns.
+        let context = SessionContext::new_with_state(crate::session::session_state());
         let schema = Arc::new(Schema::new(vec![
             Field::new("order_id", DataType::Int64, true),
             Field::new("amount", DataType::Float64, true),
@@ -217,7 +277,9 @@ mod tests {
         ]));
         context.register_table("raw_orders", Arc::new(EmptyTable::new(schema))).expect("registers");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-        let error = runtime.block_on(context.state().create_logical_plan(sql)).expect_err("refused");
+        let state = context.state();
+        let planned = runtime.block_on(state.create_logical_plan(sql)).and_then(|plan| state.optimize(&plan));
+        let error = planned.expect_err("refused");
         let place = Script::new("pipelines/revenue.sql", sql).bytes(0..0);
         render(&from_datafusion(&error, &place), false)
     }
@@ -246,8 +308,40 @@ error[P104]: no column `amout` in `raw_orders`
         let group = shown("SELECT order_id, sum(amount) FROM raw_orders");
         assert!(group.contains("GROUP BY") && group.contains(":1:8\n"), "{group}");
         assert!(!group.contains("wildcard"), "{group}");
-        let types = shown("SELECT order_id + true FROM raw_orders");
-        assert!(types.starts_with("error[P107]"), "{types}");
+    }
+
+    #[test]
+    fn clashes_name_both_types_and_the_cast() {
+        let expected = "\
+error[P107]: `+` does not go with BIGINT and BOOLEAN
+  --> pipelines/revenue.sql:1:8
+   |
+ 1 | SELECT order_id + true FROM raw_orders
+   |        ^^^^^^^^
+   = `order_id` is BIGINT
+   = if that is meant, write CAST(… AS BIGINT) around the BOOLEAN
+";
+        assert_eq!(shown("SELECT order_id + true FROM raw_orders"), expected);
+        for (sql, words) in [
+            (
+                "SELECT amount - \"Region\" FROM raw_orders",
+                &["`-` does not go with DOUBLE and VARCHAR", "CAST(\"Region\" AS DOUBLE)"][..],
+            ),
+            (
+                "SELECT order_id FROM raw_orders WHERE order_id AND true",
+                &["`AND` does not go with BIGINT and BOOLEAN", "a comparison"],
+            ),
+            ("SELECT sum(\"Region\") FROM raw_orders", &["sum() does not take VARCHAR", "1:8\n", "CAST(… AS …)"]),
+            (
+                "SELECT CASE WHEN true THEN amount ELSE make_array(1) END FROM raw_orders",
+                &["P107", "DOUBLE", "BIGINT[]"],
+            ),
+        ] {
+            let shown = shown(sql);
+            assert!(words.iter().all(|word| shown.contains(word)), "{sql}\n{shown}");
+            let library = ["Int64", "Utf8", "Float64", "oerc", "infer", "common argument"];
+            assert!(!library.iter().any(|word| shown.contains(word)), "{sql}\n{shown}");
+        }
     }
 
     #[test]

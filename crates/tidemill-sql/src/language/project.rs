@@ -10,7 +10,7 @@ use tidemill_model::{Error, Kind, Options, Place, Result, nearest};
 use tidemill_runtime::ErrorLimit;
 
 use super::config::Config;
-use super::model::{Dataset, MaterializedView, OnError, Pipeline, Project, View};
+use super::model::{Dataset, Insert, MaterializedView, OnError, Pipeline, Project, View};
 use super::options::{PIPELINE_OPTIONS, VIEW_OPTIONS, place, refuse_unbuilt, trigger};
 use super::parse::{Header, Statements, parse_script};
 use super::script::Script;
@@ -26,15 +26,25 @@ impl Project {
     /// Config and Plan, all that are found, each at its place.
     pub fn load(start: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Project> {
         let root = find(start)?;
-        let text = read(&root.join(CONFIG), CONFIG)?;
-        let config = Config::parse(&root, &text, env)?;
+        let config = read(&root.join(CONFIG), CONFIG).and_then(|text| Config::parse(&root, &text, env));
         let mut scripts = Vec::new();
+        let mut unread = Vec::new();
         for name in names(&root.join("pipelines"))? {
             let file = format!("pipelines/{name}");
-            let text = read(&root.join(&file), &file)?;
-            scripts.push(Script::new(file, text));
+            match read(&root.join(&file), &file) {
+                Ok(text) => scripts.push(Script::new(file, text)),
+                Err(error) => unread.push(error),
+            }
         }
-        Project::parse(root, config, &scripts)
+        match config {
+            Ok(config) if unread.is_empty() => Project::parse(root, config, &scripts),
+            config => {
+                // What is wrong inside the files that can be read is told as well, so that one look mends all of it.
+                let mut errors: Vec<Error> = config.err().into_iter().chain(unread).collect();
+                errors.extend(scripts.iter().flat_map(|script| parse_script(script).1));
+                Err(Error::all(errors).unwrap_or_else(|| Error::internal("a project without errors was refused")))
+            }
+        }
     }
 
     /// The project of these scripts.
@@ -63,31 +73,19 @@ impl Project {
             None => Ok(building.project),
         }
     }
-
-    /// The pipeline of this name.
-    ///
-    /// # Errors
-    /// Config, with the names that there are.
-    pub fn pipeline(&self, name: &str) -> Result<&Pipeline> {
-        let known: Vec<&str> = self.pipelines.keys().map(String::as_str).collect();
-        self.pipelines.get(name).ok_or_else(|| {
-            let error = Error::new(Kind::Config, "C022", format!("no pipeline `{name}` in this project"));
-            let error = match nearest(name, known.iter().copied()) {
-                Some(meant) => error.label(format!("did you mean `{meant}`?")),
-                None => error,
-            };
-            let list = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-            error.fact(format!("pipelines: {list}"))
-        })
-    }
 }
 
 /// The nearest folder upwards with a `tidemill.toml`.
 fn find(start: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(start).map_err(|e| Error::io("find", start.display(), e))?;
+    if !absolute.exists() {
+        return Err(Error::new(Kind::Config, "C001", format!("there is no folder {}", start.display())));
+    }
     absolute.ancestors().find(|folder| folder.join(CONFIG).is_file()).map(Path::to_path_buf).ok_or_else(|| {
         let here = if start == Path::new(".") { "here".to_owned() } else { format!("in {}", start.display()) };
-        Error::new(Kind::Config, "C001", format!("no {CONFIG} {here} or above")).fact("tidemill init makes one")
+        Error::new(Kind::Config, "C001", format!("no {CONFIG} {here} or above, so this is no project"))
+            .fact("go to the project's folder, or name it: tidemill -C FOLDER …")
+            .fact("or begin one: tidemill init FOLDER")
     })
 }
 
@@ -125,6 +123,10 @@ struct Building {
     errors: Vec<Error>,
     /// What each name of a table or view stands for, and where it was given.
     relations: BTreeMap<String, (&'static str, Place)>,
+    /// Every pipeline, those with errors too, and where its name stands.
+    pipelines: Vec<(String, Place)>,
+    /// What each of them writes.
+    inserts: Vec<(String, Vec<Insert>)>,
 }
 
 impl Building {
@@ -137,7 +139,7 @@ impl Building {
             views: BTreeMap::new(),
             materialized: BTreeMap::new(),
         };
-        Building { project, errors: Vec::new(), relations: BTreeMap::new() }
+        Building { project, errors: Vec::new(), relations: BTreeMap::new(), pipelines: Vec::new(), inserts: Vec::new() }
     }
 
     fn file(&mut self, script: &Script, statements: Statements) {
@@ -190,35 +192,44 @@ impl Building {
     }
 
     fn materialized(&mut self, view: View, options: &Options, owner: &str) {
-        match options.resolve("materialized view", VIEW_OPTIONS) {
+        let settings = options.resolve("materialized view", VIEW_OPTIONS);
+        // The name is known whatever its options say: what refers to it is right.
+        let is_new = self.relation("materialized view", &view.name, &view.place);
+        match settings {
             Err(error) => self.errors.push(error),
-            Ok(settings) => {
-                if self.relation("materialized view", &view.name, &view.place) {
-                    let View { name, query, place, .. } = view;
-                    let view = MaterializedView { name, pipeline: owner.to_owned(), query, settings, place };
-                    self.project.materialized.insert(view.name.clone(), view);
-                }
+            Ok(settings) if is_new => {
+                let View { name, query, place, .. } = view;
+                let view = MaterializedView { name, pipeline: owner.to_owned(), query, settings, place };
+                self.project.materialized.insert(view.name.clone(), view);
             }
+            Ok(_) => {}
         }
     }
 
-    fn pipeline(&mut self, script: &Script, header: Header, inserts: Vec<super::Insert>, materialized: Vec<String>) {
+    fn pipeline(&mut self, script: &Script, header: Header, inserts: Vec<Insert>, materialized: Vec<String>) {
         let Header { name, place: at, options } = header;
         let (options, unbuilt) = refuse_unbuilt(&options);
+        let before = self.errors.len();
         self.errors.extend(unbuilt);
-        let settings = match options.resolve("pipeline", PIPELINE_OPTIONS) {
-            Ok(settings) => settings,
-            Err(error) => return self.errors.push(error),
-        };
+        let settings = options.resolve("pipeline", PIPELINE_OPTIONS);
         let value_place = |name: &str| options.given.get(name).and_then(|given| given.value_place.as_ref());
-        let trigger = match trigger(settings.text("trigger").unwrap_or("once"), value_place("trigger"), &name) {
-            Ok(trigger) => trigger,
-            Err(error) => return self.errors.push(error),
+        let trigger = trigger(options.get("trigger").unwrap_or("once"), value_place("trigger"), &name);
+        self.inserts.push((name.clone(), inserts.clone()));
+        if let Some((_, first)) = self.pipelines.iter().find(|(other, _)| *other == name) {
+            self.errors.push(declared_twice(&name, &at, "pipeline", first));
+        }
+        self.pipelines.push((name.clone(), at.clone()));
+        let (settings, trigger) = match (settings, trigger) {
+            (Ok(settings), Ok(trigger)) => (settings, trigger),
+            (settings, trigger) => return self.errors.extend(settings.err().into_iter().chain(trigger.err())),
         };
         let checkpoint = settings.span("checkpoint").unwrap_or_default();
         if checkpoint.is_zero() {
             let error = Error::new(Kind::Config, "C019", "epochs cannot be committed every 0 seconds");
-            return self.errors.push(place(error, value_place("checkpoint")));
+            self.errors.push(place(error, value_place("checkpoint")));
+        }
+        if self.errors.len() > before {
+            return;
         }
         let max_errors = match ErrorLimit::parse(settings.text("max_errors").unwrap_or("1 %")) {
             Ok(limit) => limit,
@@ -228,9 +239,6 @@ impl Building {
             let error = Error::new(Kind::Plan, "P113", format!("the pipeline `{name}` writes nothing")).at(&at);
             self.errors
                 .push(error.fact("add INSERT INTO table SELECT …, or CREATE MATERIALIZED VIEW name AS SELECT …"));
-        }
-        if let Some(first) = self.project.pipelines.get(&name) {
-            return self.errors.push(declared_twice(&name, &at, "pipeline", &first.place));
         }
         let pipeline = Pipeline {
             file: Arc::clone(script.file()),
@@ -253,8 +261,8 @@ impl Building {
     /// What can be said only when all files are read.
     fn check(&mut self) {
         let tables: Vec<&str> = self.project.datasets.keys().map(String::as_str).collect();
-        for pipeline in self.project.pipelines.values() {
-            for (n, insert) in pipeline.inserts.iter().enumerate() {
+        for (_, inserts) in &self.inserts {
+            for (n, insert) in inserts.iter().enumerate() {
                 let target = insert.target.as_str();
                 match self.relations.get(target) {
                     Some(("table", _)) => {}
@@ -272,7 +280,7 @@ impl Building {
                         self.errors.push(error.fact(format!("tables: {known}")));
                     }
                 }
-                if let Some(first) = pipeline.inserts.iter().take(n).find(|earlier| earlier.target == target) {
+                if let Some(first) = inserts.iter().take(n).find(|earlier| earlier.target == target) {
                     let (line, _) = first.place.line_column();
                     let error = Error::new(Kind::Plan, "P115", format!("`{target}` is written twice by this pipeline"));
                     self.errors.push(

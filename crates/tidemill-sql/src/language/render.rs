@@ -3,19 +3,21 @@
 //! **Invariant:** the user's own text is shown as it was written; only tabs are widened so that carets stay below it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use tidemill_model::{Error, Place};
 
 /// More than this many errors at once teach nobody anything.
 pub(crate) const MOST: usize = 10;
+/// A cause of more lines than this is a library's trace.
+const CAUSE_LINES: usize = 5;
 
 const TAB: &str = "    ";
 
 /// An error and those found with it, as text of several lines that ends in a newline. `colour` adds ANSI escapes.
 #[must_use]
 pub fn render(error: &Error, colour: bool) -> String {
-    let mut all = Vec::new();
-    collect(error, &mut all);
+    let all = listed(error);
     let mut out = String::new();
     let paint = Paint { colour };
     for (n, error) in all.iter().take(MOST).enumerate() {
@@ -30,8 +32,25 @@ pub fn render(error: &Error, colour: bool) -> String {
     out
 }
 
+/// An error and those found with it, each once: two statements over one view find what is wrong in it twice. They are
+/// in the order of the files, when all of them have a place there.
+#[must_use]
+pub fn listed(error: &Error) -> Vec<&Error> {
+    let mut all: Vec<&Error> = Vec::new();
+    collect(error, &mut all);
+    if all.iter().all(|error| error.place().is_some()) {
+        all.sort_by_key(|error| error.place().map(|place| (Arc::clone(&place.file), place.span.start)));
+    }
+    all
+}
+
 fn collect<'a>(error: &'a Error, all: &mut Vec<&'a Error>) {
-    all.push(error);
+    let same = |other: &&Error| {
+        (other.code(), other.message(), other.place()) == (error.code(), error.message(), error.place())
+    };
+    if !all.iter().any(same) {
+        all.push(error);
+    }
     for more in error.more() {
         collect(more, all);
     }
@@ -75,10 +94,22 @@ fn one(error: &Error, paint: &Paint, out: &mut String) {
         fact(line, margin, paint, out);
     }
     if let Some(cause) = std::error::Error::source(error).map(ToString::to_string)
+        && let cause = first_words(&cause)
+        && !cause.is_empty()
         && !error.message().contains(&cause)
     {
         fact(&format!("cause: {cause}"), margin, paint, out);
     }
+}
+
+/// What a library says, up to the hints and traces that it may add to it.
+fn first_words(cause: &str) -> String {
+    let lines = cause.trim().lines().take_while(|line| {
+        let line = line.trim();
+        let frame = line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        !line.is_empty() && !frame && !line.to_ascii_lowercase().starts_with("backtrace")
+    });
+    lines.take(CAUSE_LINES).collect::<Vec<_>>().join("\n").trim_end().to_owned()
 }
 
 fn fact(text: &str, margin: usize, paint: &Paint, out: &mut String) {
@@ -113,7 +144,8 @@ fn excerpt(place: &Place, label: &str, paint: &Paint, out: &mut String) -> usize
 }
 
 /// How many terminal columns a text takes: tabs as shown here, wide characters two, combining marks none.
-fn columns(text: &str) -> usize {
+#[must_use]
+pub fn columns(text: &str) -> usize {
     text.chars().map(|c| if c == '\t' { TAB.len() } else { char_columns(c) }).sum()
 }
 
@@ -136,8 +168,6 @@ fn char_columns(c: char) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tidemill_model::Kind;
 
     use super::*;
@@ -195,6 +225,25 @@ error[C001]: second
     and that
 ";
         assert_eq!(render(&error, false), expected);
+    }
+
+    #[test]
+    fn causes_come_without_traces_and_nothing_comes_twice() {
+        let error = || {
+            Error::new(Kind::Corrupt, "X001", "the log is damaged")
+                .because("expected value at line 1\nnear `no log`\n   0: delta::read\n             at src/read.rs:7\n")
+        };
+        let expected = "\
+error[X001]: the log is damaged
+  = cause: expected value at line 1
+    near `no log`
+";
+        assert_eq!(
+            render(&error().and(vec![error(), Error::new(Kind::Corrupt, "X001", "the log is damaged")]), false),
+            expected
+        );
+        let traced = Error::new(Kind::Corrupt, "X001", "no").because("why\n\nbacktrace:   0: main");
+        assert_eq!(render(&traced, false), "error[X001]: no\n  = cause: why\n");
     }
 
     #[test]

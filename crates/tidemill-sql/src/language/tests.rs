@@ -331,6 +331,27 @@ fn all_errors_of_a_file_are_shown_at_once() {
 }
 
 #[test]
+fn every_error_of_a_pipeline_is_shown_at_once() {
+    let shown = refused(
+        "CREATE PIPELINE p WITH (trigger = 'sometimes', latency = 'soon', retries = 2);
+         CREATE MATERIALIZED VIEW v WITH (retain = '1 day') AS SELECT 1;
+         CREATE TABLE t (a INT) WITH (connector = 'x');
+         INSERT INTO tt SELECT 1;
+         INSERT INTO v SELECT 1;",
+    );
+    for part in [
+        "`sometimes` is not a trigger",
+        "`soon` is not a length of time",
+        "`retries` is not available yet",
+        "unknown materialized view option `retain`",
+        "no table `tt`",
+        "`v` is a materialized view",
+    ] {
+        assert!(shown.contains(part), "{part} is missing: {shown}");
+    }
+}
+
+#[test]
 fn names_are_unique_in_the_project() {
     let table = "CREATE TABLE t (a INT) WITH (connector = 'x');";
     let pipeline = "CREATE PIPELINE p; INSERT INTO t SELECT 1;";
@@ -377,8 +398,10 @@ impl Drop for Folder {
 fn a_project_is_found_upwards() {
     let folder = Folder::new("upwards");
     let none = Project::load(Path::new("/nowhere/at/all"), &|_| None).expect_err("no project");
-    assert_eq!((none.code(), none.message()), ("C001", "no tidemill.toml in /nowhere/at/all or above"));
-    assert_eq!(none.facts(), ["tidemill init makes one"]);
+    assert_eq!((none.code(), none.message()), ("C001", "there is no folder /nowhere/at/all"));
+    let none = Project::load(Path::new("/"), &|_| None).expect_err("no project");
+    assert_eq!((none.code(), none.message()), ("C001", "no tidemill.toml in / or above, so this is no project"));
+    assert!(none.facts().iter().any(|fact| fact.ends_with("tidemill init FOLDER")), "{none}");
 
     folder.write("tidemill.toml", "[project]\nname = '${NAME}'");
     folder.write("pipelines/b.sql", "\u{feff}CREATE PIPELINE b; INSERT INTO t SELECT 1;");
@@ -395,6 +418,12 @@ fn a_project_is_found_upwards() {
     assert!(render(&error, false).contains("--> pipelines/c.sql:1:13"), "{error}");
     std::fs::write(folder.0.join("pipelines/c.sql"), b"\xff\xfe").expect("a file");
     assert_eq!(Project::load(&folder.0, &env).expect_err("refused").code(), "C008");
+
+    folder.write("pipelines/a.sql", "CREATE TABL t");
+    let shown = render(&Project::load(&folder.0, &|_| None).expect_err("refused"), false);
+    for part in ["${NAME} is not set", "pipelines/c.sql is not UTF-8 text", "--> pipelines/a.sql:1:8"] {
+        assert!(shown.contains(part), "what is wrong in any file is told at once: {shown}");
+    }
 }
 
 #[test]

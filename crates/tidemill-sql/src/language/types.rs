@@ -101,19 +101,41 @@ pub fn sql_type(of: &DataType) -> String {
         DataType::Int8 => "TINYINT".to_owned(),
         DataType::UInt64 => "BIGINT UNSIGNED".to_owned(),
         DataType::UInt32 => "INT UNSIGNED".to_owned(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".to_owned(),
+        DataType::UInt8 => "TINYINT UNSIGNED".to_owned(),
         DataType::Float64 => "DOUBLE".to_owned(),
-        DataType::Float32 => "REAL".to_owned(),
+        DataType::Float32 | DataType::Float16 => "REAL".to_owned(),
         DataType::Boolean => "BOOLEAN".to_owned(),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".to_owned(),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
-            format!("DECIMAL({precision}, {scale})")
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Date32 | DataType::Date64 => "DATE".to_owned(),
+        DataType::Time32(_) | DataType::Time64(_) => "TIME".to_owned(),
+        DataType::Timestamp(unit, zone) => {
+            let name = if zone.is_some() { "TIMESTAMPTZ" } else { "TIMESTAMP" };
+            match unit {
+                TimeUnit::Second => format!("{name}(0)"),
+                TimeUnit::Millisecond => format!("{name}(3)"),
+                TimeUnit::Microsecond => name.to_owned(),
+                TimeUnit::Nanosecond => format!("{name}(9)"),
+            }
         }
-        DataType::Date32 => "DATE".to_owned(),
-        DataType::Timestamp(TimeUnit::Microsecond, None) => "TIMESTAMP".to_owned(),
-        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "TIMESTAMPTZ".to_owned(),
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP(9)".to_owned(),
+        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "VARBINARY".to_owned()
+        }
+        DataType::List(of)
+        | DataType::LargeList(of)
+        | DataType::ListView(of)
+        | DataType::LargeListView(of)
+        | DataType::FixedSizeList(of, _) => format!("{}[]", sql_type(of.data_type())),
         DataType::Null => "NULL".to_owned(),
         DataType::Dictionary(_, values) => sql_type(values),
-        other => other.to_string(),
+        DataType::RunEndEncoded(_, values) => sql_type(values.data_type()),
+        DataType::Struct(_) => "STRUCT".to_owned(),
+        DataType::Map(..) => "MAP".to_owned(),
+        DataType::Union(..) => "UNION".to_owned(),
     }
 }
