@@ -16,7 +16,7 @@ use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Result, Settings, near
 use tidemill_runtime::Format;
 
 pub(crate) use block::Block;
-pub(crate) use column::{Cells, Column, Columns, Fault, found, refused};
+pub(crate) use column::{Cells, Column, Columns, Fault, found, refused, sql_type};
 pub(crate) use records::records;
 pub(crate) use values::{Values, check_encodable};
 

@@ -17,12 +17,26 @@ mod stdout;
 
 use std::sync::Arc;
 
-use tidemill_runtime::Connector;
+use tidemill_model::Result;
+use tidemill_runtime::{Connector, DatasetSpec, Environment};
 
 pub use blackhole::Blackhole;
 pub use files::Files;
 pub use format::{FORMATS, FormatSpec, format, format_options};
 pub use stdout::Stdout;
+
+/// Whether anything is there to be read of a dataset of the connector of this name, looked at without creating it.
+/// What cannot be looked at so is there.
+///
+/// # Errors
+/// As reading it would answer.
+pub fn is_there(connector: &str, spec: &DatasetSpec, env: &Environment) -> Result<bool> {
+    match connector {
+        "files" => files::any_file(spec, env),
+        "log" => Ok(log::topic_stats(&env.state, spec.settings.text("topic").unwrap_or_default())?.is_some()),
+        _ => Ok(true),
+    }
+}
 
 /// Every connector of this crate, one a line.
 #[must_use]

@@ -39,12 +39,17 @@ pub(crate) fn problem(location: &Location, what: &str, source: DeltaTableError) 
         | DeltaTableError::NoSchema
         | DeltaTableError::Parquet { .. }
         | DeltaTableError::KernelError(_)
-        | DeltaTableError::Kernel { .. } => Error::new(Kind::Corrupt, "X210", message).fact(format!(
-            "look at {}/_delta_log: a file there, or one that it names, is damaged or missing",
+        | DeltaTableError::Kernel { .. } => Error::new(
+            Kind::Corrupt,
+            "X210",
+            format!("cannot {what} the Delta table {shown}: it is damaged"),
+        )
+        .fact(format!(
+            "look at {}/_delta_log: a file there, or one that it names, is not as it was written, or is missing",
             shown.trim_end_matches('/')
         )),
         // What goes wrong while rows are written (a constraint of the table, mostly) arrives as text alone.
-        DeltaTableError::Generic(text) => text
+        DeltaTableError::Generic(text) => without_trace(text)
             .lines()
             .skip(1)
             .filter(|line| !line.trim().is_empty())
@@ -52,7 +57,23 @@ pub(crate) fn problem(location: &Location, what: &str, source: DeltaTableError) 
             .fold(Error::new(Kind::Data, "D211", message), |error, line| error.fact(line.to_owned())),
         _ => Error::new(Kind::Internal, "I210", message),
     };
-    error.because(source)
+    error.because(said(&source))
+}
+
+/// What the library says, without its trace: that names the library's files to whoever wanted to know about their own.
+pub(crate) fn said(error: &DeltaTableError) -> String {
+    without_trace(&error.to_string())
+}
+
+fn without_trace(text: &str) -> String {
+    // How the library's layers introduce what the one below them says.
+    const LAYERS: [&str; 4] = ["Kernel error: ", "Generic delta kernel error: ", "Arrow error: ", "Json error: "];
+    let text = LAYERS.iter().fold(text, |text, layer| text.strip_prefix(layer).unwrap_or(text));
+    let lines = text.lines().take_while(|line| {
+        let frame = line.trim().split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        !frame && !line.trim().to_ascii_lowercase().starts_with("backtrace")
+    });
+    lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
 }
 
 /// A store's error, by what the caller can do about it.
@@ -95,5 +116,5 @@ pub(crate) fn is_conflict(error: &DeltaTableError) -> bool {
 
 /// Library messages run over several lines with hints of their own.
 fn first_line(error: &DeltaTableError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    said(error).lines().next().unwrap_or_default().to_owned()
 }

@@ -17,7 +17,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{DatasetSpec, Environment};
 
-use crate::blocking::handle;
+use crate::blocking::{block_on, handle};
 use crate::config::DeltaConfig;
 use crate::problem::problem;
 use crate::table::columns;
@@ -41,6 +41,15 @@ pub async fn table_provider(spec: &DatasetSpec, env: &Environment) -> Result<Arc
         present(provider, schema, &config.location.shown)
     });
     opened.await.map_err(|error| Error::internal(format!("reading a Delta table panicked: {error}")))?
+}
+
+/// Whether there is a table at the dataset's place, looked at without creating it.
+///
+/// # Errors
+/// Config, when its options do not fit; Unavailable, when the store does not answer.
+pub fn is_there(spec: &DatasetSpec, env: &Environment) -> Result<bool> {
+    let location = DeltaConfig::of(spec, env)?.location;
+    block_on(async move { location.is_there().await })
 }
 
 /// The provider with these columns, by name.

@@ -16,7 +16,7 @@ use deltalake_core::{DeltaTable, DeltaTableError};
 use tidemill_model::{Error, Kind, Result};
 
 use crate::config::{DeltaConfig, Location};
-use crate::problem::problem;
+use crate::problem::{problem, said};
 
 /// The code of the error that there is no table: C214.
 pub(crate) const NO_TABLE: &str = "C214";
@@ -48,9 +48,17 @@ impl Location {
                 "look at {}/_delta_log: a file there is damaged or missing",
                 self.shown.trim_end_matches('/')
             ))
-            .because(error)),
+            .because(said(&error))),
             Err(error) => Err(problem(self, "read", error)),
         }
+    }
+
+    /// Whether there is a log of a table, be it readable or not.
+    ///
+    /// # Errors
+    /// Unavailable when the store does not answer.
+    pub(crate) async fn is_there(&self) -> Result<bool> {
+        self.log_store()?.is_delta_table_location().await.map_err(|error| problem(self, "look at", error))
     }
 
     /// A table that must exist.

@@ -52,6 +52,20 @@ pub struct Registry {
     pub tables: Vec<Arc<dyn BatchTables>>,
 }
 
+/// What lies at a dataset's place, as far as can be seen without creating it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Something, or nobody can tell.
+    There,
+    /// Nothing: what stands in the project may be wrong.
+    Missing,
+    /// Nothing, which is as good as no rows: whoever uses it first creates it.
+    Unborn,
+}
+
+/// Looks for the dataset of a connector of this name.
+pub type Look = fn(&str, &DatasetSpec, &Environment) -> Result<Presence>;
+
 /// Which of a dataset's two bindings is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
@@ -68,6 +82,7 @@ pub struct Catalog {
     registry: Registry,
     env: Environment,
     bindings: BTreeMap<(String, Side), Binding>,
+    look: Look,
 }
 
 #[derive(Debug)]
@@ -100,8 +115,14 @@ impl Catalog {
         }
         match Error::all(errors) {
             Some(error) => Err(error),
-            None => Ok(Catalog { project, registry, env, bindings }),
+            None => Ok(Catalog { project, registry, env, bindings, look: |_, _, _| Ok(Presence::There) }),
         }
+    }
+
+    /// The same catalog, which can tell what is there and what is not. Without this everything is taken to be there.
+    #[must_use]
+    pub fn look_by(self, look: Look) -> Catalog {
+        Catalog { look, ..self }
     }
 
     /// The project.
@@ -208,6 +229,15 @@ impl Catalog {
         let spec = self.declared(name, side)?;
         let place = &self.dataset(name)?.place;
         tables.open(&spec, &self.env).await.map(Some).map_err(|error| error.at(place))
+    }
+
+    /// What lies at the place of a side of the dataset.
+    ///
+    /// # Errors
+    /// As `declared`; Unavailable, when it cannot be looked at.
+    pub fn presence(&self, name: &str, side: Side) -> Result<Presence> {
+        let spec = self.declared(name, side)?;
+        (self.look)(self.connector_of(name, side)?, &spec, &self.env)
     }
 
     /// How rows of `output` change the dataset.

@@ -8,5 +8,5 @@ pub mod language;
 pub mod session;
 pub mod stream;
 
-pub use catalog::{BatchTables, Catalog, Formats, Registry, Side};
+pub use catalog::{BatchTables, Catalog, Formats, Presence, Registry, Side};
 pub use language::{Config, Project, Script, Secret, from_datafusion, render};

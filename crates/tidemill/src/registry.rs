@@ -1,4 +1,4 @@
-//! [`registry`]: every connector and format of this binary.
+//! [`registry`]: every connector and format of this binary, and [`look`]: what is there to be read of their datasets.
 //!
 //! **Invariant:** a connector is registered here or nowhere; there is no discovery.
 
@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use tidemill_model::Result;
 use tidemill_runtime::{DatasetSpec, Environment};
-use tidemill_sql::{BatchTables, Formats, Registry};
+use tidemill_sql::{BatchTables, Formats, Presence, Registry};
 
 /// Every connector and format.
 #[must_use]
@@ -25,6 +25,20 @@ pub fn registry() -> Registry {
         },
         tables: vec![Arc::new(DeltaTables)],
     }
+}
+
+/// What lies at a dataset's place, looked at without creating it.
+///
+/// # Errors
+/// As reading it would answer.
+pub(crate) fn look(connector: &str, spec: &DatasetSpec, env: &Environment) -> Result<Presence> {
+    let (is_there, otherwise) = match connector {
+        "delta" => (tidemill_delta::is_there(spec, env)?, Presence::Missing),
+        // The first reader of a topic creates it.
+        "log" => (tidemill_connect::is_there(connector, spec, env)?, Presence::Unborn),
+        _ => (tidemill_connect::is_there(connector, spec, env)?, Presence::Missing),
+    };
+    Ok(if is_there { Presence::There } else { otherwise })
 }
 
 /// Delta tables as DataFusion reads them itself, with its pruning of files.

@@ -11,6 +11,7 @@ use tidemill_sql::{Catalog, Project};
 
 use tidemill_serve::{ServedView, Window};
 
+use crate::registry::look;
 use crate::{engine, registry};
 
 /// Memory for bounded queries when the project does not say.
@@ -54,7 +55,7 @@ impl Workspace {
                 Arc::new(RemoteStore::open(url, settings)?)
             }
         };
-        let catalog = Catalog::new(project, registry(), environment)?;
+        let catalog = Catalog::new(project, registry(), environment)?.look_by(look);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Ok(Workspace {
             catalog: Arc::new(catalog),
@@ -90,8 +91,17 @@ impl Workspace {
     /// # Errors
     /// Fenced, when another one does.
     pub fn lock(&self, pipeline: &str) -> Result<StateLock> {
-        let folder = self.state.join("pipelines").join(pipeline);
-        StateLock::acquire(folder, &format!("pipeline `{pipeline}`"))
+        StateLock::acquire(self.folder(pipeline), &format!("pipeline `{pipeline}`"))
+    }
+
+    /// Whether a process runs the pipeline now.
+    #[must_use]
+    pub fn is_running(&self, pipeline: &str) -> bool {
+        StateLock::is_held(self.folder(pipeline))
+    }
+
+    fn folder(&self, pipeline: &str) -> PathBuf {
+        self.state.join("pipelines").join(pipeline)
     }
 }
 

@@ -89,7 +89,9 @@ impl ColumnPlan {
 }
 
 fn clash(field: &Field, found: &DataType, shown: &str) -> Error {
-    let message = format!("column `{}` of {shown} is {found}, declared is {}", field.name(), field.data_type());
+    let name = |of: &DataType| crate::format::sql_type(of).1;
+    let (found, declared) = (name(found), name(field.data_type()));
+    let message = format!("column `{}` of {shown} is {found}, declared is {declared}", field.name());
     Error::new(Kind::Config, "C319", message)
         .fact("declare the type that the file has and CAST it in the query; only conversions that lose nothing are made unasked")
 }

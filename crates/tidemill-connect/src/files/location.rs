@@ -14,6 +14,9 @@ use url::Url;
 
 use super::remote::Remote;
 
+/// The code of the error that there is no file: C315.
+pub(super) const NOTHING_THERE: &str = "C315";
+
 /// Where a dataset's files lie.
 #[derive(Debug, Clone)]
 pub(super) struct Location {

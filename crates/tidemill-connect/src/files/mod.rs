@@ -32,6 +32,15 @@ use tidemill_runtime::{Connector, DatasetSpec, Environment, Sink, SinkTarget, So
 
 pub(crate) use sink::sync_folder;
 
+/// Whether there is any file to read; only the names are looked at.
+pub(crate) fn any_file(spec: &DatasetSpec, env: &Environment) -> Result<bool> {
+    match location::Location::parse(spec.settings.text("path").unwrap_or_default(), env)?.list(true) {
+        Ok(files) => Ok(!files.is_empty()),
+        Err(error) if error.code() == location::NOTHING_THERE => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The connector `files`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Files;

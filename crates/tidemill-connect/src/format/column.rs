@@ -314,7 +314,7 @@ pub(crate) fn in_range(micros: i128) -> Option<i64> {
 }
 
 /// A type as SQL writes it, and its article before.
-fn sql_type(data_type: &DataType) -> (&'static str, String) {
+pub(crate) fn sql_type(data_type: &DataType) -> (&'static str, String) {
     let name = match data_type {
         DataType::Boolean => "BOOLEAN",
         DataType::Int8 => "TINYINT",

@@ -1,7 +1,7 @@
 //! [`Engine`]: DataFusion with our SQL, bounded in memory, at one instant.
 //!
 //! **Invariant:** `now()` is the instant that the run was given, in all of it; what does not fit into memory spills to
-//! the folder that the engine was given and nowhere else.
+//! the folder that the engine was given and nowhere else, and what fits leaves no trace on the disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 use datafusion::common::Result as DfResult;
 use datafusion::execution::TaskContext;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -22,6 +22,7 @@ use tidemill_model::{Result, Timestamp};
 use super::arithmetic::checked_plan;
 use super::guard::GuardPlanner;
 use super::reading::external;
+use super::spill::Spill;
 use crate::session::session_state;
 
 /// How many of the largest users of memory an error about it names.
@@ -34,7 +35,7 @@ pub struct Resources {
     pub partitions: usize,
     /// How many bytes operators may hold before they spill.
     pub memory: usize,
-    /// The folder for what they spill; created when it is absent, its contents are of no worth after a run.
+    /// The folder for what they spill; created by the first of them that does, of no worth after a run.
     pub spill: PathBuf,
 }
 
@@ -45,13 +46,11 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(resources: &Resources, now: Timestamp) -> Result<Engine> {
-        std::fs::create_dir_all(&resources.spill)
-            .map_err(|e| tidemill_model::Error::io("create the folder", resources.spill.display(), e))?;
-        let disk = DiskManagerMode::Directories(vec![resources.spill.clone()]);
+        let disk = DiskManagerBuilder::default().with_temp_file_factory(Arc::new(Spill::new(resources.spill.clone())));
         let pool = TrackConsumersPool::new(FairSpillPool::new(resources.memory), NAMED_CONSUMERS);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(pool))
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(disk))
+            .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(|e| tidemill_model::Error::internal("the query engine does not start").because(e))?;
         let state = session_state();

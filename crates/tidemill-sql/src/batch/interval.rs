@@ -297,15 +297,19 @@ fn may_append(step: &Step<'_>, done: Option<Generation>, has_streamed: bool) -> 
     }
     let name = &step.target.name;
     let message = if done.is_some() {
-        format!("rows of this interval are in `{name}` already, and it only adds rows")
+        format!("`{name}` has the rows of this interval already")
     } else if has_streamed {
-        format!("the pipeline's live trigger has written to `{name}`, and it only adds rows")
+        format!("`{name}` has rows of the pipeline's live trigger already")
     } else {
         return Ok(());
     };
     Err(Error::new(Kind::Plan, "P182", message)
         .at(&step.insert.place)
-        .fact("running this interval could write rows twice: use write = 'replace', or 'upsert' with a PRIMARY KEY"))
+        .label("write = 'append' would add them once more")
+        .fact(format!(
+            "declare `{name}` with write = 'replace', so that a run replaces its interval's rows, or with write = 'upsert' and a PRIMARY KEY"
+        ))
+        .fact("or run the interval from another pipeline into a table of its own; nothing was written"))
 }
 
 /// A run in the making.

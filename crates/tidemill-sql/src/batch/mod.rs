@@ -19,9 +19,11 @@ mod query;
 mod readers;
 mod reading;
 mod sinks;
+mod spill;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 mod views;
 mod writing;
 
@@ -31,4 +33,5 @@ pub use lookup::lookup_tables;
 pub use planned::{PlannedTarget, plan_interval};
 pub use progress::BatchProgress;
 pub use query::{Answer, query};
+pub use unwritten::Unwritten;
 pub use views::{Stored, ViewSource};

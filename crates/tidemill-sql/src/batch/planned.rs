@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemill_model::Result;
+use tidemill_model::{Error, Result};
 
 use super::engine::{Engine, Resources};
 use super::interval::output;
@@ -22,13 +22,15 @@ pub struct PlannedTarget {
 /// Checks the INSERTs of a pipeline as a run of an interval would.
 ///
 /// # Errors
-/// Plan, at its place.
+/// Plan, each at its place: what is wrong in one INSERT holds back nothing of the others.
 pub fn plan_interval(catalog: &Catalog, pipeline: &str, resources: &Resources) -> Result<Vec<PlannedTarget>> {
     let engine = Engine::new(resources, catalog.environment().clock.now())?;
-    let inserts = catalog.project().pipeline(pipeline)?.inserts.iter();
-    let planned = inserts.map(|insert| {
-        let (_, reads) = output(catalog, &engine, insert)?;
-        Ok(PlannedTarget { target: insert.target.clone(), reads })
-    });
-    planned.collect()
+    let (mut planned, mut errors) = (Vec::new(), Vec::new());
+    for insert in &catalog.project().pipeline(pipeline)?.inserts {
+        match output(catalog, &engine, insert) {
+            Ok((_, reads)) => planned.push(PlannedTarget { target: insert.target.clone(), reads }),
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::all(errors).map_or(Ok(planned), Err)
 }

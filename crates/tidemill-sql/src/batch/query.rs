@@ -3,10 +3,11 @@
 //! **Invariant:** a query changes nothing.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::TableReference;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::TableSource;
@@ -21,13 +22,11 @@ use tidemill_runtime::exec::StopFlag;
 use super::engine::{Engine, Resources};
 use super::reading::Gathered;
 use super::tables::{Datasets, Manner, Outline, outline};
+use super::unwritten::Unwritten;
 use super::views::ViewSource;
 use crate::catalog::{Catalog, Side};
-use crate::language::{MaterializedView, from_datafusion};
+use crate::language::{DEAD_LETTERS, MaterializedView, from_datafusion, sql_words};
 use crate::session::{SchemaOnly, result_schema};
-
-/// The table below each dataset's name that holds its dead letters.
-const DEAD_LETTERS: &str = "dead_letters";
 
 /// The rows that a query answers.
 #[derive(Debug, Clone)]
@@ -36,10 +35,12 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// The rows, in the query's order.
     pub batches: Vec<RecordBatch>,
+    /// What the query reads and nothing has written yet.
+    pub unwritten: Vec<Unwritten>,
 }
 
 /// Answers one SELECT over the project's datasets (as they are now), views, materialized views (as of their newest
-/// epoch) and `NAME.dead_letters`.
+/// epoch) and `NAME.dead_letters`. What a pipeline of the project writes and has not written yet has no rows.
 ///
 /// # Errors
 /// Plan, at its place in the query; whatever reading the data answers.
@@ -55,17 +56,34 @@ pub async fn query(
     let engine = Engine::new(resources, catalog.environment().clock.now())?;
     let failed = |e| from_datafusion(&e, &place);
 
-    let names = Others { catalog, engine: &engine, views, inside: RefCell::default() };
+    let names = Others { catalog, engine: &engine, views, inside: RefCell::default(), unwritten: RefCell::default() };
     let by_name = |name: &TableReference| names.columns(name);
     let Outline { datasets, .. } = outline(catalog, engine.state(), Side::Live, &by_name, (&query, &place))?;
     let manner = Manner { side: Side::Live, start: None, owned: None, gathered: Arc::new(Gathered::only_counts(stop)) };
-    let datasets = Datasets::open(catalog, engine.state(), &manner, &datasets).await?;
+    let (datasets, mut unwritten) = Datasets::open_or_empty(catalog, engine.state(), &manner, &datasets).await?;
     let with_rows = |name: &TableReference| names.rows(name);
     let plan = datasets.plan(catalog, engine.state(), &with_rows, (&query, &place))?;
+    unwritten.extend(names.unwritten.take());
     let physical = engine.physical(&plan).await.map_err(failed)?;
-    let schema = physical.schema();
+    let schema = in_sql_words(&physical.schema());
     let batches = collect(physical, engine.task()).await.map_err(failed)?;
-    Ok(Answer { schema, batches })
+    let batches = batches.into_iter().map(|rows| {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&schema), rows.columns().to_vec(), &options)
+            .map_err(|e| Error::internal("an answer does not have the columns of its query").because(e))
+    });
+    Ok(Answer { batches: batches.collect::<Result<_>>()?, schema, unwritten })
+}
+
+/// The columns under the names that a reader of SQL expects: `amount / 2`, not `amount / Int64(2)`.
+fn in_sql_words(schema: &SchemaRef) -> SchemaRef {
+    let names: Vec<String> = schema.fields().iter().map(|field| sql_words(field.name())).collect();
+    let distinct: BTreeSet<&String> = names.iter().collect();
+    if distinct.len() < names.len() {
+        return Arc::clone(schema);
+    }
+    let fields = schema.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// The one query in the text.
@@ -106,6 +124,8 @@ struct Others<'a> {
     views: &'a dyn ViewSource,
     /// The materialized views that are being planned, outermost first.
     inside: RefCell<Vec<String>>,
+    /// Materialized views that no epoch has computed yet.
+    unwritten: RefCell<Vec<Unwritten>>,
 }
 
 impl Others<'_> {
@@ -114,7 +134,13 @@ impl Others<'_> {
         if let Some(view) = self.materialized(name) {
             return Ok(Some(Arc::new(SchemaOnly(self.view_schema(view)?))));
         }
-        Ok(self.with_dead_letters(name).map(|_| Arc::new(SchemaOnly(dead_letter_schema())) as Arc<dyn TableSource>))
+        if self.with_dead_letters(name).is_some() {
+            return Ok(Some(Arc::new(SchemaOnly(dead_letter_schema()))));
+        }
+        match self.catalog.project().misnamed(name.schema(), name.table()) {
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
     }
 
     /// A name with its rows.
@@ -122,6 +148,13 @@ impl Others<'_> {
         let (schema, batches) = if let Some(view) = self.materialized(name) {
             let schema = self.view_schema(view)?;
             let found = self.views.rows(&view.pipeline, &view.name)?;
+            if found.is_none() {
+                let nothing = Unwritten { name: view.name.clone(), pipelines: vec![view.pipeline.clone()] };
+                let mut unwritten = self.unwritten.borrow_mut();
+                if !unwritten.contains(&nothing) {
+                    unwritten.push(nothing);
+                }
+            }
             let batches = found.map(|rows| rows.batches).unwrap_or_default();
             let batches = batches.iter().map(|rows| as_declared(rows, &schema, &view.name)).collect::<Result<_>>()?;
             (schema, batches)

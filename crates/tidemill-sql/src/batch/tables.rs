@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
@@ -17,6 +18,7 @@ use tidemill_model::{Interval, Place, Result, Timestamp};
 
 use super::provider::{DatasetTable, Rows};
 use super::reading::{DecoderMaker, Gathered, Reading};
+use super::unwritten::{Unwritten, accepted, unwritten};
 use crate::catalog::{Catalog, Side};
 use crate::language::Dataset;
 use crate::session::{Planner, SchemaOnly, Tables, accepted_schema};
@@ -52,13 +54,14 @@ pub(super) fn outline(
     others: Others<'_>,
     (query, place): (&ast::Query, &Place),
 ) -> Result<Outline> {
-    let names = Names { catalog, side, others, seen: RefCell::default() };
+    let names = Names { catalog, state, side, others, seen: RefCell::default() };
     let plan = Planner::new(catalog.project(), state, &names).query(query, place)?;
     Ok(Outline { plan, datasets: names.seen.into_inner() })
 }
 
 struct Names<'a> {
     catalog: &'a Catalog,
+    state: &'a SessionState,
     side: Side,
     others: Others<'a>,
     seen: RefCell<BTreeSet<String>>,
@@ -67,8 +70,7 @@ struct Names<'a> {
 impl Tables for Names<'_> {
     fn dataset(&self, dataset: &Dataset) -> Result<Arc<dyn TableSource>> {
         self.seen.borrow_mut().insert(dataset.name.clone());
-        let spec = self.catalog.spec(&dataset.name, self.side)?;
-        Ok(Arc::new(SchemaOnly(accepted_schema(dataset, &spec.schema))))
+        Ok(Arc::new(SchemaOnly(accepted(self.catalog, self.state, self.side, dataset, &[])?)))
     }
 
     fn other(&self, name: &TableReference) -> Result<Option<Arc<dyn TableSource>>> {
@@ -79,11 +81,11 @@ impl Tables for Names<'_> {
 /// Opened datasets by name.
 #[derive(Debug, Default)]
 pub(super) struct Datasets {
-    tables: BTreeMap<String, Arc<DatasetTable>>,
+    tables: BTreeMap<String, Arc<dyn TableProvider>>,
 }
 
 impl Datasets {
-    /// Opens these datasets as they are now.
+    /// Opens these datasets as they are now. What is not there is an error.
     pub(super) async fn open(
         catalog: &Catalog,
         state: &SessionState,
@@ -92,9 +94,39 @@ impl Datasets {
     ) -> Result<Datasets> {
         let mut tables = BTreeMap::new();
         for name in names {
-            tables.insert(name.clone(), Datasets::open_one(catalog, state, manner, name).await?);
+            let opened = Datasets::open_one(catalog, state, manner, name).await.map_err(|error| {
+                match unwritten(catalog, manner.side, name) {
+                    Ok(Some(nothing)) => nothing.explain(error),
+                    _ => error,
+                }
+            });
+            tables.insert(name.clone(), opened? as Arc<dyn TableProvider>);
         }
         Ok(Datasets { tables })
+    }
+
+    /// Opens these datasets as they are now; what pipelines of the project write and nobody has written yet has no
+    /// rows. Answers which these are.
+    pub(super) async fn open_or_empty(
+        catalog: &Catalog,
+        state: &SessionState,
+        manner: &Manner,
+        names: &BTreeSet<String>,
+    ) -> Result<(Datasets, Vec<Unwritten>)> {
+        let mut tables = BTreeMap::new();
+        let mut nothing = Vec::new();
+        for name in names {
+            let table: Arc<dyn TableProvider> = match unwritten(catalog, manner.side, name)? {
+                None => Datasets::open_one(catalog, state, manner, name).await?,
+                Some(found) => {
+                    let schema = accepted(catalog, state, manner.side, catalog.dataset(name)?, &[])?;
+                    nothing.push(found);
+                    Arc::new(EmptyTable::new(schema))
+                }
+            };
+            tables.insert(name.clone(), table);
+        }
+        Ok((Datasets { tables }, nothing))
     }
 
     /// Opens one dataset as it is now.
@@ -134,7 +166,7 @@ impl Tables for Over<'_> {
         let table = table.ok_or_else(|| {
             tidemill_model::Error::internal(format!("`{}` was not opened before it was planned", dataset.name))
         })?;
-        Ok(provider_as_source(table as Arc<dyn TableProvider>))
+        Ok(provider_as_source(table))
     }
 
     fn other(&self, name: &TableReference) -> Result<Option<Arc<dyn TableSource>>> {

@@ -144,8 +144,8 @@ fn what_does_not_fit_is_refused_by_name() {
     let rig = Rig::new();
     let text = || Arc::new(StringArray::from(vec!["x"])) as ArrayRef;
     for (file, batch, code, words) in [
-        ("clash", one("id", text()), "C319", vec!["`id`", "clash.parquet", "Utf8", "Int64"]),
-        ("narrow", one("region", Arc::new(Int64Array::from(vec![1]))), "C319", vec!["`region`", "Int64", "Utf8"]),
+        ("clash", one("id", text()), "C319", vec!["`id`", "clash.parquet", "VARCHAR", "BIGINT"]),
+        ("narrow", one("region", Arc::new(Int64Array::from(vec![1]))), "C319", vec!["`region`", "BIGINT", "VARCHAR"]),
         ("case", one("Region", text()), "C320", vec!["`region`", "`Region`"]),
     ] {
         write(&rig, &format!("{file}.parquet"), &[batch], 10);
