@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use serde_json::{Map, Number, Value, json};
-use tidemill_model::{Error, Result, Timestamp, Watermark};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use serde_json::{Value, json};
+use tidemill_model::{Result, Timestamp, Watermark};
 use tidemill_runtime::exec::ViewRows;
+
+use crate::json::JsonRows;
 
 /// A view that can be asked for.
 #[derive(Debug, Clone)]
@@ -38,25 +39,24 @@ impl fmt::Debug for Window {
     }
 }
 
-/// The body of an answer: rows in their envelope. `lag_seconds` is the age of the newest row that is in the view;
-/// `stream_through` is the event time before which nothing more is expected.
-pub(crate) fn envelope(view: &ServedView, rows: &ViewRows, kept: &[RecordBatch], now: Timestamp) -> Result<Value> {
+/// The body of an answer: rows in their envelope, as JSON text. `lag_seconds` is the age of the newest row that is in
+/// the view; `stream_through` is the event time before which nothing more is expected.
+pub(crate) fn envelope(view: &ServedView, rows: &ViewRows, kept: &[RecordBatch], now: Timestamp) -> Result<String> {
     let complete_to = rows.state.complete_to.unwrap_or(Watermark::MIN);
-    let mut objects = Vec::new();
-    let mut any_provisional = false;
-    for batch in kept {
-        objects_of(view, batch, complete_to, &mut objects, &mut any_provisional)?;
-    }
+    let (objects, provisional) = objects(view, kept, complete_to)?;
     let lag = rows.state.newest_arrival.map(|at| now.since(at).as_micros() as f64 / 1e6);
-    Ok(json!({
+    let head = json!({
         "view": view.name,
         "pipeline": view.pipeline,
         "epoch": rows.epoch.0,
         "stream_through": through(complete_to),
         "lag_seconds": lag,
-        "provisional": any_provisional,
-        "rows": objects,
-    }))
+        "provisional": provisional,
+    })
+    .to_string();
+    // Rows are written digit by digit, which no JSON value of numbers in memory can carry.
+    let head = head.strip_suffix('}').unwrap_or(&head);
+    Ok(format!("{head},\"rows\":[{objects}]}}"))
 }
 
 fn through(complete_to: Watermark) -> Value {
@@ -66,51 +66,26 @@ fn through(complete_to: Watermark) -> Value {
     }
 }
 
-/// Decimals and times are text, so that no digit is lost; other numbers are numbers.
-fn objects_of(
-    view: &ServedView,
-    batch: &RecordBatch,
-    complete_to: Watermark,
-    objects: &mut Vec<Value>,
-    any_provisional: &mut bool,
-) -> Result<()> {
-    let options = FormatOptions::default().with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.fZ"));
-    let formatters = batch
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| Error::internal("a row cannot be shown").because(e))?;
-    let windows = view.window.as_ref().and_then(|window| {
-        let times = batch.column_by_name(&window.column)?.as_primitive_opt::<TimestampMicrosecondType>()?.clone();
-        Some((window, times))
-    });
-    for row in 0..batch.num_rows() {
-        let mut object = Map::new();
-        for ((field, column), formatter) in batch.schema().fields().iter().zip(batch.columns()).zip(&formatters) {
-            let value = if column.is_null(row) {
-                Value::Null
-            } else {
-                as_value(column.data_type(), formatter.value(row).to_string())
-            };
-            object.insert(field.name().clone(), value);
+/// The rows as objects with commas between them, and whether any of them is provisional.
+fn objects(view: &ServedView, batches: &[RecordBatch], complete_to: Watermark) -> Result<(String, bool)> {
+    let mut out = String::new();
+    let mut any = false;
+    for batch in batches {
+        let rows = JsonRows::of(batch)?;
+        let windows = view.window.as_ref().and_then(|window| {
+            let times = batch.column_by_name(&window.column)?.as_primitive_opt::<TimestampMicrosecondType>()?.clone();
+            Some((window, times))
+        });
+        for row in 0..rows.len() {
+            let windowed = windows.as_ref().filter(|(_, times)| times.is_valid(row));
+            let provisional = windowed.map(|(window, times)| (window.end)(times.value(row)) > complete_to.0);
+            any |= provisional == Some(true);
+            let more = provisional.map(|provisional| ("provisional", if provisional { "true" } else { "false" }));
+            if !out.is_empty() {
+                out.push(',');
+            }
+            rows.put(row, more.as_slice(), &mut out)?;
         }
-        if let Some((window, times)) = windows.as_ref().filter(|(_, times)| times.is_valid(row)) {
-            let provisional = (window.end)(times.value(row)) > complete_to.0;
-            *any_provisional |= provisional;
-            object.insert("provisional".to_owned(), Value::Bool(provisional));
-        }
-        objects.push(Value::Object(object));
     }
-    Ok(())
-}
-
-fn as_value(data_type: &DataType, text: String) -> Value {
-    match data_type {
-        DataType::Boolean => Value::Bool(text == "true"),
-        _ if data_type.is_integer() || data_type.is_floating() => {
-            text.parse::<Number>().map_or(Value::String(text), Value::Number)
-        }
-        _ => Value::String(text),
-    }
+    Ok((out, any))
 }

@@ -3,10 +3,11 @@
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, Scalar, StringArray};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{CastOptions, and, cast_with_options, filter_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 use tidemill_model::{Error, Kind, Result, nearest};
+use tidemill_sql::language::sql_type;
 
 /// A column and the one value it must have, typed as the column.
 pub(crate) struct Condition {
@@ -27,7 +28,9 @@ pub(crate) fn read(schema: &SchemaRef, parameters: &[(String, String)]) -> Resul
         if let Ok(column) = schema.index_of(name) {
             asked.conditions.push(Condition { column, value: typed(schema, column, text)? });
         } else if name == "limit" {
-            let limit = text.parse().map_err(|_| bad(format!("limit cannot be `{text}`")).fact("give a number"))?;
+            let limit = text
+                .parse()
+                .map_err(|_| bad(format!("limit cannot be `{text}`")).fact("give a whole number, 0 or more"))?;
             asked.limit = Some(limit);
         } else {
             return Err(no_column(schema, name));
@@ -55,11 +58,25 @@ fn typed(schema: &SchemaRef, column: usize, text: &str) -> Result<Scalar<ArrayRe
     let literal: ArrayRef = Arc::new(StringArray::from(vec![text]));
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let value = cast_with_options(&literal, field.data_type(), &strict).map_err(|e| {
-        bad(format!("`{text}` is not a value of `{}`", field.name()))
-            .fact(format!("the column is {}", field.data_type()))
-            .because(e)
+        let error = bad(format!("`{text}` is not a value of `{}`", field.name()))
+            .label(format!("the column is {}", sql_type(field.data_type())));
+        match example(field.data_type()) {
+            Some(example) => error.fact(format!("write it as {example}")),
+            None => error,
+        }
+        .because(e)
     })?;
     Ok(Scalar::new(value))
+}
+
+/// How a value is written that is not written as anyone would.
+fn example(data_type: &DataType) -> Option<&'static str> {
+    match data_type {
+        DataType::Timestamp(..) => Some("2026-01-31T14:30:00Z"),
+        DataType::Date32 => Some("2026-01-31"),
+        DataType::Boolean => Some("true or false"),
+        _ => None,
+    }
 }
 
 /// The rows of the view that were asked for.
@@ -100,7 +117,7 @@ fn matching(batch: &RecordBatch, conditions: &[Condition]) -> Result<RecordBatch
 mod tests {
     use super::*;
     use arrow::array::{AsArray, Int64Array};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use arrow::datatypes::{Field, Int64Type, Schema};
 
     fn rows() -> RecordBatch {
         let schema = Arc::new(Schema::new(vec![
@@ -131,6 +148,9 @@ mod tests {
     #[test]
     fn bad_requests_say_what_is_possible() {
         assert_eq!(ask(&[("regoin", "eu")]).expect_err("refused").caret_label(), "did you mean `region`?");
-        assert!(ask(&[("orders", "many")]).expect_err("refused").message().contains("`many` is not a value"));
+        let error = ask(&[("orders", "many")]).expect_err("refused");
+        assert_eq!(error.message(), "`many` is not a value of `orders`");
+        assert_eq!(error.caret_label(), "the column is BIGINT");
+        assert!(ask(&[("limit", "-1")]).expect_err("refused").message().contains("limit cannot be `-1`"));
     }
 }

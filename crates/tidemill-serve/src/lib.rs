@@ -5,7 +5,9 @@
 
 mod answer;
 mod filter;
+mod json;
 mod server;
 
 pub use answer::{ServedView, Window};
+pub use json::JsonRows;
 pub use server::{Server, ServerState};

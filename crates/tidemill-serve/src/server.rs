@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -45,7 +46,12 @@ impl Server {
                 .fact("requests are not authenticated, so only loopback addresses are possible: 127.0.0.1:7070"));
         }
         let failed = |e: std::io::Error| {
-            let advice = "another process listens there: stop it, or set listen = \"127.0.0.1:7071\" under [server] in tidemill.toml";
+            let advice = match e.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "another process listens there: stop it, or set listen = \"127.0.0.1:7071\" under [server] in tidemill.toml"
+                }
+                _ => "set another address under [server] in tidemill.toml: listen = \"127.0.0.1:7071\"",
+            };
             Error::new(Kind::Config, "C072", format!("cannot listen on {address}: {e}")).fact(advice).because(e)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -68,6 +74,7 @@ impl Server {
             .route("/healthz", get(async || "ok\n"))
             .route("/v1/views", get(list))
             .route("/v1/views/{name}", get(view))
+            .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, &read_only()))
             .fallback(async || refuse(StatusCode::NOT_FOUND, &not_found()))
             .with_state(self.state);
         let served = axum::serve(self.listener, router).with_graceful_shutdown(stop).await;
@@ -77,6 +84,15 @@ impl Server {
 
 fn not_found() -> Error {
     Error::new(Kind::Config, "C073", "there is nothing here").fact("try /v1/views or /v1/views/NAME?column=value")
+}
+
+fn read_only() -> Error {
+    Error::new(Kind::Config, "C073", "this can only be read").fact("use GET")
+}
+
+fn unreadable() -> Error {
+    Error::new(Kind::Config, "C070", "the address of this request cannot be read")
+        .fact("write it as /v1/views/NAME?column=value, with %20 for a space and %26 for `&`")
 }
 
 /// Pages of other sites must not read the answers of a server on loopback, by way of a name that resolves to it.
@@ -116,13 +132,16 @@ async fn list(State(state): State<ServerState>, headers: HeaderMap) -> Response 
 
 async fn view(
     State(state): State<ServerState>,
-    Path(name): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    name: std::result::Result<Path<String>, PathRejection>,
+    parameters: std::result::Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
     if !is_local(&headers) {
         return refuse(StatusCode::FORBIDDEN, &foreign());
     }
+    let (Ok(Path(name)), Ok(Query(parameters))) = (name, parameters) else {
+        return refuse(StatusCode::BAD_REQUEST, &unreadable());
+    };
     let Some(view) = state.views.iter().find(|view| view.name == name) else {
         return refuse(StatusCode::NOT_FOUND, &no_view(&state, &name));
     };
@@ -138,7 +157,7 @@ async fn view(
     let answered =
         filter::apply(&rows.batches, &asked).and_then(|kept| envelope(view, &rows, &kept, state.clock.now()));
     match answered {
-        Ok(body) => Json(body).into_response(),
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
 }
