@@ -123,10 +123,15 @@ fn refuse_doubling(workspace: &Workspace, pipeline: &str, plan: &StreamPlan) -> 
     let (false, Some(sink), Some(done)) = (has_streamed, adding, latest.ledger.entries().first()) else {
         return Ok(());
     };
-    let message = format!("rows of intervals are in `{}` already, and it only adds rows", sink.name);
-    Err(Error::new(Kind::Plan, "P190", message)
-        .fact(format!("an interval run has written {}; a live run would write its rows again", done.interval))
-        .fact("run intervals only, or use write = 'upsert' with a PRIMARY KEY, or give the live pipeline a table of its own"))
+    let message = format!("`{}` has rows of interval runs already", sink.name);
+    let error = Error::new(Kind::Plan, "P190", message)
+        .label("write = 'append' would add them once more")
+        .fact(format!("an interval run has written {}, and a live run reads from the beginning", done.interval))
+        .fact(format!("go on by intervals: tidemill run {pipeline} --interval START/PERIOD"))
+        .fact("or use write = 'upsert' with a PRIMARY KEY, or give the live pipeline a table of its own; nothing was written");
+    let inserts = &workspace.catalog.project().pipeline(pipeline)?.inserts;
+    let insert = inserts.iter().find(|insert| insert.target == sink.name);
+    Err(insert.into_iter().fold(error, |error, insert| error.at(&insert.place)))
 }
 
 fn view_nodes(plan: &StreamPlan) -> Vec<ViewNode> {

@@ -87,7 +87,8 @@ fn an_unknown_table_and_an_unknown_pipeline() {
     let pipeline = PIPELINE.replace("FROM orders", "FROM ordres");
     fails(&pipeline, "pipelines/p.sql:6:41", "P105", &["`ordres`"]);
     let ran = binary::run(project(PIPELINE).path(), &["--short", "run", "q"]);
-    told(&ran, "", "C020", &["no pipeline `q`"]);
+    assert_eq!(ran.code, Some(2), "what was typed is wrong: {ran:?}");
+    assert!(ran.err.starts_with("C022: no pipeline `q`"), "{}", ran.err);
 }
 
 #[test]

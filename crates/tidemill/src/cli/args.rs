@@ -48,6 +48,11 @@ pub(crate) enum Format {
     Ndjson,
 }
 
+/// A number above 0, refused in words of people.
+fn at_least_one<T: std::str::FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "write a whole number, 1 or more")
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write a new project, or a copy of an example
@@ -64,7 +69,7 @@ pub(crate) enum Command {
         #[arg(long)]
         stay: bool,
         /// How many orders
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroU64>)]
         rows: Option<NonZeroU64>,
         /// The folder it works in, emptied first if an earlier demo made it [default: a folder of its own under the system's temporary one]
         #[arg(long, value_name = "FOLDER")]
@@ -86,7 +91,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "START/PERIOD")]
         interval: Option<String>,
         /// How many lanes [default: as configured, or one for each core]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
         lanes: Option<NonZeroUsize>,
         /// Answer its views over HTTP at the address of tidemill.toml while it runs
         #[arg(long, conflicts_with = "interval")]

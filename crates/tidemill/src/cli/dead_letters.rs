@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
-use tidemill_model::{Error, Kind, Result, Timestamp};
+use tidemill_model::Timestamp;
 use tidemill_sql::batch::ViewSource;
 
-use super::numbers::{grouped, instant};
+use super::failure::{Failure, Outcome};
+use super::grid::Grid;
+use super::numbers::{counted, grouped, instant};
 use super::output::Output;
 use crate::Workspace;
 
@@ -30,22 +31,21 @@ struct Summary {
     last: Option<Timestamp>,
 }
 
-pub(crate) fn dead_letters(workspace: &Workspace, pipeline: &str, show: usize, output: &Output) -> Result<()> {
-    workspace.catalog.project().pipeline(pipeline)?;
+pub(crate) fn dead_letters(workspace: &Workspace, pipeline: &str, show: usize, output: &Output) -> Outcome {
+    workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
     let manifest = workspace.checkpoints(pipeline).latest()?;
-    let Some(manifest) = manifest else {
-        return Err(Error::new(Kind::Config, "C050", format!("pipeline `{pipeline}` has not run yet"))
-            .fact(format!("run it first: tidemill run {pipeline}")));
-    };
+    let has_run = manifest.is_some();
+    let counters = manifest.map(|manifest| manifest.counters).unwrap_or_default();
     let mut letters: BTreeMap<String, Vec<Letter>> = BTreeMap::new();
-    for dataset in manifest.counters.dead_letters.keys() {
+    for dataset in counters.dead_letters.keys() {
         for batch in workspace.stored().dead_letters(&[pipeline.to_owned()], dataset)? {
             letters.entry(dataset.clone()).or_default().extend(read(&batch));
         }
     }
-    let accepted = manifest.counters.rows_read;
-    if output.is_human() {
-        human(pipeline, &letters, accepted, show, output);
+    if output.is_human() && has_run {
+        human(pipeline, &letters, counters.rows_read, show, output);
+    } else if output.is_human() {
+        output.line(format!("? No dead letters: {pipeline} has not run yet."));
     } else {
         output.value(&as_json(pipeline, &letters, show));
     }
@@ -98,24 +98,21 @@ fn human(pipeline: &str, letters: &BTreeMap<String, Vec<Letter>>, read: u64, sho
         output.line(format!("= No dead letters: every row that {pipeline} read was accepted."));
         return;
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["DATASET", "REASON", "ROWS", "SHARE", "FIRST", "LAST"]);
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let mut grid = Grid::new(["DATASET", "REASON", "ROWS", "SHARE", "FIRST", "LAST"]).numbers([2, 3]).whole([4, 5]);
     let at = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), instant);
     for (dataset, letters) in letters {
         for (reason, summary) in summaries(letters) {
-            table.add_row([
-                Cell::new(dataset),
-                Cell::new(reason),
-                right(grouped(summary.rows)),
-                right(share(summary.rows, read)),
-                Cell::new(at(summary.first)),
-                Cell::new(at(summary.last)),
+            grid.row([
+                dataset,
+                reason,
+                &grouped(summary.rows),
+                &share(summary.rows, read),
+                &at(summary.first),
+                &at(summary.last),
             ]);
         }
     }
-    output.line(table.trim_fmt());
+    output.grid(&grid);
     for (dataset, letters) in letters {
         for letter in newest(letters, show) {
             let raw = String::from_utf8_lossy(&letter.raw);
@@ -129,7 +126,7 @@ fn human(pipeline: &str, letters: &BTreeMap<String, Vec<Letter>>, read: u64, sho
                 letter.detail,
             ));
         }
-        output.line(format!("{} rows in {dataset}.dead_letters. Next:", grouped(letters.len() as u64)));
+        output.line(format!("{} in {dataset}.dead_letters. Next:", counted(letters.len() as u64, "row")));
         output.line(format!(
             "  tidemill query \"SELECT reason, detail, split, position FROM {dataset}.dead_letters LIMIT 5\""
         ));

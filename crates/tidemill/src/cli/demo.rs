@@ -271,7 +271,7 @@ async fn sample(workspace: &Workspace) -> Result<String> {
                round(p95_usd, 2) AS p95_usd FROM sales ORDER BY revenue_usd DESC LIMIT 3";
     let (views, resources) = (workspace.stored(), workspace.resources());
     let answer = batch::query(&workspace.catalog, &views, sql, &resources, StopFlag::default()).await?;
-    rows::table(&answer.schema, &answer.batches)
+    Ok(rows::grid(&answer.schema, &answer.batches)?.text(None).0)
 }
 
 /// Dead letters of the pipelines that read the orders first, by reason.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tidemill_model::{Error, Kind, Result, nearest};
 
+use super::failure::{Failure, Outcome};
 use super::numbers::shell;
 use super::output::Output;
 
@@ -54,17 +55,19 @@ const START: &[File] = &[
     (".gitignore", ".tidemill/\n"),
 ];
 
-pub(crate) fn init(folder: &Path, example: Option<&str>, output: &Output) -> Result<()> {
+pub(crate) fn init(folder: &Path, example: Option<&str>, output: &Output) -> Outcome {
     let files = match example {
         None => START,
-        Some(name) => find(name)?,
+        Some(name) => find(name).map_err(Failure::Usage)?,
     };
     write(folder, files)?;
     let shown = shell(folder);
     output.note(format!("wrote {} files to {shown}", files.len()));
     output.note("Next:");
     let pipeline = if example.is_some() { "revenue" } else { "hello" };
-    output.note(format!("  cd {shown}"));
+    if folder != Path::new(".") {
+        output.note(format!("  cd {shown}"));
+    }
     output.note(format!("  tidemill plan {pipeline}"));
     output.note(format!("  tidemill run {}", if example.is_some() { "ingest" } else { "hello" }));
     Ok(())
@@ -90,13 +93,15 @@ pub(crate) fn write(folder: &Path, files: &[File]) -> Result<()> {
         return Err(Error::new(Kind::Config, "C052", message)
             .fact("nothing was written; give a new folder, or move the file away"));
     }
-    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("project");
+    let whole = std::path::absolute(folder).map_err(|e| Error::io("find", folder.display(), e))?;
+    let name = whole.file_name().and_then(|name| name.to_str()).unwrap_or("project");
+    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
     for (path, text) in files {
         let path = folder.join(path);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent.display(), e))?;
         }
-        std::fs::write(&path, text.replace("NAME", name)).map_err(|e| Error::io("write", path.display(), e))?;
+        std::fs::write(&path, text.replace("NAME", &name)).map_err(|e| Error::io("write", path.display(), e))?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 mod args;
 mod dead_letters;
 mod demo;
+mod failure;
+mod grid;
 mod init;
 mod numbers;
 mod output;
@@ -20,10 +22,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tidemill_model::{Error, Result};
+use tidemill_model::{Error, Interval, Result, Trigger};
 
 use crate::{SystemClock, Workspace, variable};
 use args::{Arguments, Command, Common};
+use failure::{Failure, Outcome};
 use output::Output;
 
 /// Runs the command line of this process.
@@ -45,43 +48,71 @@ pub fn main() -> ExitCode {
             runtime.shutdown_background();
             outcome
         }
-        Err(error) => Err(Error::io("start", "the asynchronous runtime", error)),
+        Err(error) => Err(Error::io("start", "the asynchronous runtime", error).into()),
     };
     match outcome {
         Ok(code) => code,
-        Err(error) => {
-            output.error(&error);
-            ExitCode::FAILURE
+        Err(failure) => {
+            output.error(failure.error());
+            failure.code()
         }
     }
 }
 
-async fn execute(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
-    let common = &arguments.common;
+async fn execute(arguments: &Arguments, output: &Output) -> Outcome<ExitCode> {
     match &arguments.command {
         Command::Init { folder, example } => init::init(folder, example.as_deref(), output)?,
         Command::Demo { stay, rows, folder } => {
-            return Box::pin(demo::demo(*stay, rows.map(|rows| rows.get()), folder.as_deref(), output)).await;
+            return Ok(Box::pin(demo::demo(*stay, rows.map(|rows| rows.get()), folder.as_deref(), output)).await?);
         }
-        Command::Plan { pipeline } => plan::plan(&open(common)?, pipeline.as_deref(), output)?,
-        Command::Run { pipeline, trigger, interval, lanes, serve } => {
-            let workspace = open(common)?;
-            match interval {
-                Some(interval) => Box::pin(run::interval(&workspace, pipeline, interval, output)).await?,
+        Command::Reference { page } => reference::reference(page.as_deref(), output)?,
+        command => {
+            let asked = Asked::read(command).map_err(Failure::Usage)?;
+            let workspace = open(&arguments.common)?;
+            let done = Box::pin(in_project(&workspace, command, asked, output)).await;
+            done.map_err(|failure| failure.with_state(&workspace))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// When a run is asked to work. It is read before the project is, so that what was typed wrongly is told first.
+struct Asked {
+    trigger: Option<Trigger>,
+    interval: Option<Interval>,
+}
+
+impl Asked {
+    fn read(command: &Command) -> Result<Asked> {
+        let Command::Run { trigger, interval, .. } = command else {
+            return Ok(Asked { trigger: None, interval: None });
+        };
+        Ok(Asked {
+            trigger: trigger.as_deref().map(Trigger::parse).transpose()?,
+            interval: interval.as_deref().map(Interval::parse).transpose()?,
+        })
+    }
+}
+
+/// The commands that are about a project.
+async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, output: &Output) -> Outcome {
+    match command {
+        Command::Init { .. } | Command::Demo { .. } | Command::Reference { .. } => Ok(()),
+        Command::Plan { pipeline } => plan::plan(workspace, pipeline.as_deref(), output),
+        Command::Run { pipeline, lanes, serve, .. } => {
+            let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+            match asked.interval {
+                Some(interval) => Ok(Box::pin(run::interval(workspace, pipeline, interval, output)).await?),
                 None => {
-                    run::live(&workspace, pipeline, trigger.as_deref(), lanes.map(|lanes| lanes.get()), *serve, output)
-                        .await?
+                    let lanes = lanes.map(|lanes| lanes.get());
+                    Box::pin(run::live(workspace, pipeline, asked.trigger, lanes, *serve, output)).await
                 }
             }
         }
-        Command::Query { sql } => Box::pin(query::query(&open(common)?, sql, output)).await?,
-        Command::Status { pipeline } => status::status(&open(common)?, pipeline.as_deref(), output)?,
-        Command::DeadLetters { pipeline, show } => {
-            dead_letters::dead_letters(&open(common)?, pipeline, *show, output)?;
-        }
-        Command::Reference { page } => reference::reference(page.as_deref(), output)?,
+        Command::Query { sql } => Ok(Box::pin(query::query(workspace, sql, output)).await?),
+        Command::Status { pipeline } => status::status(workspace, pipeline.as_deref(), output),
+        Command::DeadLetters { pipeline, show } => dead_letters::dead_letters(workspace, pipeline, *show, output),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Opens the project that the command is about.

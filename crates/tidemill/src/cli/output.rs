@@ -1,6 +1,7 @@
 //! [`Output`]: the only place that writes to stdout and stderr.
 //!
-//! **Invariant:** nothing is written to stdout but results; a closed pipe is no error of ours.
+//! **Invariant:** nothing is written to stdout but results, and where a run writes rows there, nothing but these; a
+//! closed pipe is no error of ours.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -8,9 +9,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tidemill_model::{Error, Kind};
+use tidemill_sql::language::listed;
 use tidemill_sql::render;
 
 use super::args::{Common, Format};
+use super::grid::Grid;
 use crate::variable;
 
 /// Where and how a command prints.
@@ -23,6 +26,10 @@ pub(crate) struct Output {
     /// Whether stderr is a terminal that may be redrawn.
     live: bool,
     colour: bool,
+    /// How many columns stdout has, when it is a terminal.
+    width: Option<usize>,
+    /// Whether stdout is taken by rows, so that what is said of them goes to stderr.
+    beside: bool,
 }
 
 impl Output {
@@ -36,7 +43,14 @@ impl Output {
             verbose: common.verbose,
             live: terminal && !plain && common.format == Format::Human && !common.quiet,
             colour: terminal && !plain,
+            width: comfy_table::Table::new().width().map(usize::from),
+            beside: false,
         }
+    }
+
+    /// The same for a command that writes rows to stdout: its own results go to stderr.
+    pub(crate) fn beside_rows(&self) -> Output {
+        Output { beside: true, width: None, ..self.clone() }
     }
 
     /// Whether more than the essential is asked for.
@@ -51,8 +65,29 @@ impl Output {
 
     /// A line of result.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n"));
+        if self.beside {
+            write_line(&mut std::io::stderr().lock(), text.as_ref());
+        } else {
+            write_line(&mut std::io::stdout().lock(), text.as_ref());
+        }
+    }
+
+    /// A table as the result.
+    pub(crate) fn grid(&self, grid: &Grid) {
+        self.grids(&[grid]);
+    }
+
+    /// Tables as the result, parted by an empty line.
+    pub(crate) fn grids(&self, grids: &[&Grid]) {
+        let mut any_cut = false;
+        for (at, grid) in grids.iter().enumerate() {
+            let (text, was_cut) = grid.text(self.width);
+            any_cut |= was_cut;
+            self.line(if at == 0 { text } else { format!("\n{text}") });
+        }
+        if any_cut {
+            self.aside("… was cut to the width of the terminal; --format json has all of it");
+        }
     }
 
     /// A JSON value as the result: pretty for `json`, one line for `ndjson`.
@@ -76,9 +111,14 @@ impl Output {
     /// A note for people beside the result.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            let mut err = std::io::stderr().lock();
-            let _ = err.write_all(text.as_ref().as_bytes()).and_then(|()| err.write_all(b"\n"));
+            write_line(&mut std::io::stderr().lock(), text.as_ref());
         }
+    }
+
+    /// A note of less weight, in a terminal dim.
+    pub(crate) fn aside(&self, text: impl AsRef<str>) {
+        let text = text.as_ref();
+        if self.colour { self.note(format!("\x1b[2m{text}\x1b[0m")) } else { self.note(text) }
     }
 
     /// A line that is redrawn while something long goes on; drawn nowhere without a terminal.
@@ -122,25 +162,39 @@ impl Output {
         if !text.ends_with('\n') {
             let _ = err.write_all(b"\n");
         }
-        if self.verbose {
+        for error in listed(error).into_iter().filter(|_| self.verbose) {
             let mut cause = std::error::Error::source(error);
             while let Some(inner) = cause {
-                let _ = writeln!(err, "caused by: {inner}");
+                let told = inner.to_string();
+                if !text.contains(told.trim()) {
+                    let _ = writeln!(err, "caused by: {told}");
+                }
                 cause = inner.source();
             }
         }
     }
 }
 
+fn write_line(to: &mut impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n"));
+}
+
 fn one_line_each(error: &Error) -> String {
-    std::iter::once(error)
-        .chain(error.more())
-        .map(|error| match error.place() {
-            Some(place) => {
-                let (line, column) = place.line_column();
-                format!("{}:{line}:{column}: {}: {}\n", place.file, error.code(), error.message())
+    listed(error)
+        .into_iter()
+        .map(|error| {
+            let label = match error.caret_label() {
+                "" => String::new(),
+                label => format!(" ({label})"),
+            };
+            let text = format!("{}: {}{label}\n", error.code(), error.message());
+            match error.place() {
+                Some(place) => {
+                    let (line, column) = place.line_column();
+                    format!("{}:{line}:{column}: {text}", place.file)
+                }
+                None => text,
             }
-            None => format!("{}: {}\n", error.code(), error.message()),
         })
         .collect()
 }
@@ -158,9 +212,10 @@ fn as_json(error: &Error) -> Value {
             "label": error.caret_label(),
             "place": place,
             "facts": error.facts(),
+            "cause": std::error::Error::source(error).map(ToString::to_string),
         })
     };
-    json!({"errors": std::iter::once(error).chain(error.more()).map(one).collect::<Vec<_>>()})
+    json!({"errors": listed(error).into_iter().map(one).collect::<Vec<_>>()})
 }
 
 fn kind(kind: Kind) -> &'static str {

@@ -8,44 +8,19 @@ use tidemill_sql::batch::{self, PlannedTarget};
 use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::StreamPlan;
 
+use super::failure::{Outcome, pipelines};
 use super::numbers::{counted, grouped};
 use super::output::Output;
 use crate::{Workspace, engine};
 
-pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -> Result<()> {
-    let project = workspace.catalog.project();
-    let pipelines: Vec<&Pipeline> = match only {
-        Some(name) => vec![project.pipeline(name)?],
-        None => project.pipelines.values().collect(),
-    };
+pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -> Outcome {
+    let pipelines = pipelines(workspace, only)?;
     let mut errors = Vec::new();
     let mut values = Vec::new();
     let mut planned_all = Vec::new();
     for pipeline in &pipelines {
-        if engine::is_by_interval(workspace, pipeline)? {
-            match batch::plan_interval(&workspace.catalog, &pipeline.name, &workspace.resources()) {
-                Ok(targets) => {
-                    if output.is_human() {
-                        by_interval(workspace, pipeline, &targets, output)?;
-                    } else {
-                        values.push(interval_json(pipeline, &targets));
-                    }
-                    planned_all.push((*pipeline, true));
-                }
-                Err(error) => errors.push(error),
-            }
-            continue;
-        }
-        match engine::plan(workspace, &pipeline.name) {
-            Ok(planned) => {
-                let state = state(workspace, pipeline, &planned)?;
-                if output.is_human() {
-                    human(pipeline, &planned, &state, output);
-                } else {
-                    values.push(as_json(pipeline, &planned, &state));
-                }
-                planned_all.push((*pipeline, false));
-            }
+        match one(workspace, pipeline, &mut values, output) {
+            Ok(by_interval) => planned_all.push((*pipeline, by_interval)),
             Err(error) => errors.push(error),
         }
     }
@@ -53,7 +28,7 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
         output.values(values);
     }
     if let Some(error) = Error::all(errors) {
-        return Err(error);
+        return Err(error.into());
     }
     if output.is_human() {
         output.line(format!("= Plan: {} can run. Nothing changed.", counted(pipelines.len() as u64, "pipeline")));
@@ -66,6 +41,27 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
         }
     }
     Ok(())
+}
+
+/// Plans and shows one pipeline; answers whether it runs by interval.
+fn one(workspace: &Workspace, pipeline: &Pipeline, values: &mut Vec<Value>, output: &Output) -> Result<bool> {
+    if engine::is_by_interval(workspace, pipeline)? {
+        let targets = batch::plan_interval(&workspace.catalog, &pipeline.name, &workspace.resources())?;
+        if output.is_human() {
+            by_interval(workspace, pipeline, &targets, output)?;
+        } else {
+            values.push(interval_json(pipeline, &targets));
+        }
+        return Ok(true);
+    }
+    let planned = engine::plan(workspace, &pipeline.name)?;
+    let state = state(workspace, pipeline, &planned)?;
+    if output.is_human() {
+        human(pipeline, &planned, &state, output);
+    } else {
+        values.push(as_json(pipeline, &planned, &state));
+    }
+    Ok(false)
 }
 
 /// What the next run does with the state on record.
@@ -120,7 +116,11 @@ fn by_interval(workspace: &Workspace, pipeline: &Pipeline, targets: &[PlannedTar
     }
     let latest = workspace.checkpoints(&pipeline.name).latest()?;
     let done: Vec<String> = latest.iter().flat_map(|m| m.ledger.entries()).map(|e| e.interval.to_string()).collect();
-    output.line(format!("  Interval {}", if done.is_empty() { "none done yet".to_owned() } else { done.join(", ") }));
+    output.line(match done.as_slice() {
+        [] => "  Interval none done yet".to_owned(),
+        [only] => format!("  Interval = done {only}"),
+        [first, .., last] => format!("  Interval = {} done, from {first} to {last}", done.len()),
+    });
     for target in targets {
         output.line(format!("  Delivery > {}  exactly-once: a run replaces its interval's rows", target.target));
     }

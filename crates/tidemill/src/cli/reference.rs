@@ -1,11 +1,12 @@
 //! `tidemill reference`: the pages of the reference that are generated from the declarations in the code.
 
 use tidemill_connect::FORMATS;
-use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Result};
+use tidemill_model::{Error, Kind, OptionKind, OptionSpec};
 use tidemill_sql::language::{
     DATASET_OPTIONS, ENGINE_KEYS, PIPELINE_OPTIONS, PROJECT_KEYS, S3_KEYS, SERVER_KEYS, STATE_KEYS, VIEW_OPTIONS,
 };
 
+use super::failure::{Failure, Outcome};
 use super::output::Output;
 use crate::registry;
 
@@ -14,14 +15,15 @@ type Page = (&'static str, fn() -> String);
 
 const PAGES: &[Page] = &[("options", options), ("settings", settings)];
 
-pub(crate) fn reference(page: Option<&str>, output: &Output) -> Result<()> {
+pub(crate) fn reference(page: Option<&str>, output: &Output) -> Outcome {
     let Some(name) = page else {
         PAGES.iter().for_each(|(name, _)| output.line(name));
         return Ok(());
     };
     let names: Vec<&str> = PAGES.iter().map(|(name, _)| *name).collect();
     let (_, write) = PAGES.iter().find(|(page, _)| *page == name).ok_or_else(|| {
-        Error::new(Kind::Config, "C054", format!("no page `{name}`")).fact(format!("pages: {}", names.join(", ")))
+        let error = Error::new(Kind::Config, "C054", format!("no page `{name}`"));
+        Failure::Usage(error.fact(format!("pages: {}", names.join(", "))))
     })?;
     output.line(write().trim_end());
     Ok(())

@@ -7,8 +7,11 @@ use serde_json::json;
 use tidemill_model::{Error, Interval, Kind, Result, Timestamp, Trigger};
 use tidemill_runtime::exec::{Progress, Snapshot, StopFlag, Views};
 use tidemill_serve::{Server, ServerState};
+use tidemill_sql::Side;
+use tidemill_sql::language::Pipeline;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::failure::{Failure, Outcome};
 use super::numbers::{counted, duration, grouped, instant, rate};
 use super::output::Output;
 use crate::engine::{self, Live, RunOptions};
@@ -35,14 +38,19 @@ pub(crate) fn stop_on_signal(output: &Output) -> Result<StopFlag> {
 /// Runs a pipeline by its trigger, or another one.
 pub(crate) async fn live(
     workspace: &Workspace,
-    pipeline: &str,
-    trigger: Option<&str>,
+    pipeline: &Pipeline,
+    trigger: Option<Trigger>,
     lanes: Option<usize>,
     serve: bool,
     output: &Output,
-) -> Result<()> {
+) -> Outcome {
+    let output = &beside_rows(workspace, pipeline, output)?;
+    if engine::is_by_interval(workspace, pipeline)? {
+        return Err(Failure::Usage(needs_interval(pipeline)));
+    }
+    let pipeline = pipeline.name.as_str();
     let stop = stop_on_signal(output)?;
-    let options = RunOptions { trigger: trigger.map(Trigger::parse).transpose()?, lanes, ..RunOptions::default() };
+    let options = RunOptions { trigger, lanes, ..RunOptions::default() };
     let published = Arc::new(Views::default());
     let live = Live::open(workspace, pipeline, &options, &published, &stop)?;
     if serve {
@@ -70,9 +78,30 @@ pub(crate) async fn live(
     let end = progress.snapshot();
     let took = workspace.clock.now().since(begun);
     let ended = outcome?;
-    ended.map_err(|e| e.context(format!("pipeline {pipeline}, after epoch {}", end.epoch)))?;
+    ended.map_err(|e| match end.epoch.0 {
+        0 => e.context(format!("pipeline {pipeline}")),
+        epoch => e.context(format!("pipeline {pipeline}, after epoch {}", grouped(epoch))),
+    })?;
     report(pipeline, &before, &end, took, output);
     Ok(())
+}
+
+fn needs_interval(pipeline: &Pipeline) -> Error {
+    let name = &pipeline.name;
+    Error::new(Kind::Config, "C055", format!("`{name}` runs one interval of event time at a time"))
+        .fact(format!("name it: tidemill run {name} --interval 2026-01-01/1d, or any START/PERIOD or START/END"))
+        .fact("its table is written with write = 'replace', which replaces the rows of an interval")
+}
+
+/// Where the report of a run goes: beside the rows, when a table of the pipeline is the standard output.
+fn beside_rows(workspace: &Workspace, pipeline: &Pipeline, output: &Output) -> Result<Output> {
+    for insert in &pipeline.inserts {
+        let connector = workspace.catalog.connector_of(&insert.target, Side::Live).map_err(|e| e.at(&insert.place))?;
+        if connector == "stdout" {
+            return Ok(output.beside_rows());
+        }
+    }
+    Ok(output.clone())
 }
 
 /// Shows a run while it goes on.
@@ -166,8 +195,14 @@ fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, took: Duration, out
 }
 
 /// Runs one interval.
-pub(crate) async fn interval(workspace: &Workspace, pipeline: &str, interval: &str, output: &Output) -> Result<()> {
-    let interval = Interval::parse(interval)?;
+pub(crate) async fn interval(
+    workspace: &Workspace,
+    pipeline: &Pipeline,
+    interval: Interval,
+    output: &Output,
+) -> Result<()> {
+    let output = &beside_rows(workspace, pipeline, output)?;
+    let pipeline = pipeline.name.as_str();
     let stop = stop_on_signal(output)?;
     let begun = workspace.clock.now();
     let spinner = output.spinner();

@@ -1,11 +1,12 @@
-//! `tidemill status`: how far each pipeline is, from its newest manifest.
+//! `tidemill status`: how far each pipeline is, and how fresh each view, from the newest manifests.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
-use tidemill_checkpoint::Manifest;
-use tidemill_model::{Result, Timestamp, Watermark};
+use tidemill_checkpoint::{Counters, Manifest, ViewState};
+use tidemill_model::{Error, Span, Timestamp, Watermark};
 use tidemill_sql::language::Pipeline;
 
+use super::failure::{Outcome, pipelines};
+use super::grid::Grid;
 use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
 use crate::Workspace;
@@ -13,12 +14,16 @@ use crate::Workspace;
 struct Row<'a> {
     pipeline: &'a Pipeline,
     running: bool,
+    /// Its newest manifest.
     manifest: Option<Manifest>,
+    /// Whether there is one and it cannot be read.
+    unreadable: bool,
 }
 
 impl Row<'_> {
     fn state(&self) -> (&'static str, &'static str) {
         match (self.running, &self.manifest) {
+            _ if self.unreadable => ("x", "unreadable"),
             (true, _) => ("~", "running"),
             (false, Some(_)) => ("=", "stopped"),
             (false, None) => ("?", "never run"),
@@ -32,68 +37,46 @@ impl Row<'_> {
     fn intervals(&self) -> usize {
         self.manifest.as_ref().map_or(0, |manifest| manifest.ledger.entries().len())
     }
+
+    /// Its materialized views with what is known of them.
+    fn views(&self) -> impl Iterator<Item = (&String, Option<&ViewState>)> {
+        self.pipeline.materialized.iter().map(|view| (view, self.manifest.as_ref().and_then(|m| m.views.get(view))))
+    }
 }
 
-pub(crate) fn status(workspace: &Workspace, only: Option<&str>, output: &Output) -> Result<()> {
-    let project = workspace.catalog.project();
-    let pipelines: Vec<&Pipeline> = match only {
-        Some(name) => vec![project.pipeline(name)?],
-        None => project.pipelines.values().collect(),
-    };
+pub(crate) fn status(workspace: &Workspace, only: Option<&str>, output: &Output) -> Outcome {
     let mut rows = Vec::new();
-    for pipeline in pipelines {
-        let manifest = workspace.checkpoints(&pipeline.name).latest()?;
-        // Asking takes the lock for an instant, and only where there is a state folder to ask about.
-        let running = manifest.is_some() && workspace.lock(&pipeline.name).is_err();
-        rows.push(Row { pipeline, running, manifest });
+    let mut errors = Vec::new();
+    for pipeline in pipelines(workspace, only)? {
+        let (manifest, error) = match workspace.checkpoints(&pipeline.name).latest() {
+            Ok(manifest) => (manifest, None),
+            Err(error) => (None, Some(error.context(format!("pipeline {}", pipeline.name)))),
+        };
+        let running = workspace.is_running(&pipeline.name);
+        rows.push(Row { pipeline, running, manifest, unreadable: error.is_some() });
+        errors.extend(error);
     }
     let now = workspace.clock.now();
-    if output.is_human() {
-        table(&rows, now, output);
+    if !output.is_human() {
+        output.values(rows.iter().map(|row| as_json(row, now)).collect());
+    } else if rows.is_empty() {
+        output.line("No pipelines yet: write one into pipelines/NAME.sql, or see tidemill init --example orders.");
     } else {
-        output.values(rows.iter().map(as_json).collect());
+        for_people(workspace, &rows, now, output)?;
     }
-    Ok(())
+    Error::all(errors).map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn table(rows: &[Row<'_>], now: Timestamp, output: &Output) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["", "STATE", "PIPELINE", "TRIGGER", "EPOCH", "COMMITTED", "COMPLETE TO", "ROWS", "DEAD", "LATE"]);
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    for row in rows {
-        let (mark, state) = row.state();
-        let counters = row.manifest.as_ref().map(|manifest| &manifest.counters);
-        let count = |of: fn(&tidemill_checkpoint::Counters) -> u64| {
-            right(counters.map_or_else(|| "-".to_owned(), |counters| grouped(of(counters))))
-        };
-        table.add_row([
-            Cell::new(mark),
-            Cell::new(state),
-            Cell::new(&row.pipeline.name),
-            Cell::new(row.pipeline.trigger.to_string()),
-            right(row.manifest.as_ref().map_or_else(|| "-".to_owned(), |m| grouped(m.epoch.0))),
-            Cell::new(
-                row.manifest
-                    .as_ref()
-                    .map_or_else(|| "-".to_owned(), |m| format!("{} ago", duration(now.since(m.committed_at)))),
-            ),
-            Cell::new(
-                row.complete_to()
-                    .map_or_else(|| "-".to_owned(), |w| w.instant().map_or_else(|| w.to_string(), instant)),
-            ),
-            count(|c| c.rows_read),
-            count(tidemill_checkpoint::Counters::rows_dead),
-            count(|c| c.rows_late),
-        ]);
+fn for_people(workspace: &Workspace, rows: &[Row<'_>], now: Timestamp, output: &Output) -> Outcome {
+    let pipelines = of_pipelines(rows, now);
+    if rows.iter().any(|row| row.views().next().is_some()) {
+        output.grids(&[&pipelines, &of_views(rows, now)]);
+    } else {
+        output.grid(&pipelines);
     }
-    if rows.is_empty() {
-        output.line("No pipelines yet: write one into pipelines/NAME.sql, or see tidemill init --example orders.");
-        return;
-    }
-    output.line(table.trim_fmt());
     let running = rows.iter().filter(|row| row.running).count();
-    let never = rows.iter().filter(|row| row.manifest.is_none()).count();
+    let never_run = |row: &&Row<'_>| row.state().1 == "never run";
+    let never = rows.iter().filter(never_run).count();
     let intervals: usize = rows.iter().map(Row::intervals).sum();
     output.note(format!(
         "{}: {running} running, {never} never run; {} done   {} UTC",
@@ -101,13 +84,70 @@ fn table(rows: &[Row<'_>], now: Timestamp, output: &Output) {
         counted(intervals as u64, "interval"),
         instant(now),
     ));
-    if let Some(row) = rows.iter().find(|row| row.manifest.is_none()) {
-        output.note(format!("Next: tidemill run {}", row.pipeline.name));
+    if let Some(row) = rows.iter().find(never_run) {
+        let by_interval = crate::engine::is_by_interval(workspace, row.pipeline)?;
+        let how = if by_interval { " --interval START/PERIOD" } else { "" };
+        output.note(format!("Next: tidemill run {}{how}", row.pipeline.name));
     }
+    Ok(())
 }
 
-fn as_json(row: &Row<'_>) -> Value {
+fn of_pipelines(rows: &[Row<'_>], now: Timestamp) -> Grid {
+    let header = ["", "STATE", "PIPELINE", "TRIGGER", "EPOCH", "COMMITTED", "COMPLETE TO", "ROWS", "DEAD", "LATE"];
+    let mut grid = Grid::new(header).numbers([4, 7, 8, 9]).whole([1, 5, 6]);
+    for row in rows {
+        let (mark, state) = row.state();
+        let of = |shown: &dyn Fn(&Manifest) -> String| row.manifest.as_ref().map_or_else(|| "-".to_owned(), shown);
+        grid.row([
+            mark.to_owned(),
+            state.to_owned(),
+            row.pipeline.name.clone(),
+            row.pipeline.trigger.to_string(),
+            of(&|m| grouped(m.epoch.0)),
+            of(&|m| format!("{} ago", duration(now.since(m.committed_at)))),
+            through(row.complete_to()),
+            of(&|m| grouped(m.counters.rows_read)),
+            of(&|m| grouped(Counters::rows_dead(&m.counters))),
+            of(&|m| grouped(m.counters.rows_late)),
+        ]);
+    }
+    grid
+}
+
+/// How old the newest row in each view is, beside the `latency` that was asked for.
+fn of_views(rows: &[Row<'_>], now: Timestamp) -> Grid {
+    let mut grid = Grid::new(["", "VIEW", "KEPT BY", "FRESH / ASKED", "COMPLETE TO"]).whole([3, 4]);
+    for row in rows {
+        let asked = row.pipeline.latency.map_or_else(|| "-".to_owned(), |latency| Span(latency).to_string());
+        for (view, state) in row.views() {
+            let fresh = state.and_then(|state| state.newest_arrival);
+            let fresh = fresh.map_or_else(|| "-".to_owned(), |at| duration(now.since(at)));
+            grid.row([
+                if state.is_none() { "?" } else { "" },
+                view,
+                &row.pipeline.name,
+                &format!("{fresh} / {asked}"),
+                &through(state.and_then(|state| state.complete_to)),
+            ]);
+        }
+    }
+    grid
+}
+
+fn through(watermark: Option<Watermark>) -> String {
+    watermark.map_or_else(|| "-".to_owned(), |w| w.instant().map_or_else(|| w.to_string(), instant))
+}
+
+fn as_json(row: &Row<'_>, now: Timestamp) -> Value {
     let manifest = row.manifest.as_ref();
+    let views = row.views().map(|(view, state)| {
+        let fresh = state.and_then(|state| state.newest_arrival);
+        json!({
+            "view": view,
+            "lag_seconds": fresh.map(|at| now.since(at).as_secs_f64()),
+            "complete_to": state.and_then(|state| state.complete_to).map(|w| w.to_string()),
+        })
+    });
     json!({
         "pipeline": row.pipeline.name,
         "state": row.state().1,
@@ -120,6 +160,7 @@ fn as_json(row: &Row<'_>) -> Value {
             done.map(|e| json!({"interval": e.interval.to_string(), "generation": e.generation})).collect::<Vec<_>>()
         }),
         "counters": manifest.map(|m| &m.counters),
-        "views": manifest.map(|m| m.views.keys().collect::<Vec<_>>()),
+        "latency_asked_seconds": row.pipeline.latency.map(|latency| latency.as_secs_f64()),
+        "views": views.collect::<Vec<_>>(),
     })
 }
