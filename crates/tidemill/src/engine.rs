@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a pipeline runs under its lock, and whatever an earlier run left half published is published first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_checkpoint::StateLock;
@@ -9,7 +10,7 @@ use tidemill_model::{Error, Kind, Result, Trigger};
 use tidemill_runtime::WriteMode;
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, StopFlag, ViewNode, Views, run};
 use tidemill_sql::Side;
-use tidemill_sql::batch::{BatchProgress, IntervalReport, RunContext, finish_interval, lookup_tables, run_interval};
+use tidemill_sql::batch::{BatchProgress, IntervalReport, Lookups, RunContext, finish_interval, run_interval};
 use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::{StreamPlan, plan_stream};
 
@@ -29,6 +30,8 @@ pub struct RunOptions {
 /// One pipeline, ready to run.
 pub struct Live {
     dataflow: Dataflow,
+    /// How many records of the tables that it looks up in were refused, by table and reason.
+    pub refused: BTreeMap<String, BTreeMap<String, u64>>,
     /// What it shows to those who watch.
     pub progress: Arc<Progress>,
     /// Ends it after the epoch in hand.
@@ -50,7 +53,8 @@ impl Live {
         published: &Arc<Views>,
         stop: &StopFlag,
     ) -> Result<Live> {
-        let plan = plan(workspace, pipeline)?;
+        let lookups = Lookups::new(&workspace.catalog, Side::Live);
+        let plan = plan_with(workspace, pipeline, &lookups)?;
         let lock = workspace.lock(pipeline)?;
         finish_interval(&workspace.catalog, pipeline, &workspace.checkpoints(pipeline))?;
         refuse_doubling(workspace, pipeline, &plan)?;
@@ -73,7 +77,7 @@ impl Live {
             errors: declared.max_errors,
         };
         let dataflow = Dataflow::new(job)?;
-        Ok(Live { dataflow, progress, stop: stop.clone(), trigger, lock })
+        Ok(Live { dataflow, progress, refused: lookups.refused(), stop: stop.clone(), trigger, lock })
     }
 
     /// Runs on this thread until its trigger, its sources or its stop flag end it.
@@ -110,8 +114,11 @@ pub(crate) fn is_by_interval(workspace: &Workspace, pipeline: &Pipeline) -> Resu
 /// # Errors
 /// Plan, at its place; Config, when a source or sink cannot be opened.
 pub(crate) fn plan(workspace: &Workspace, pipeline: &str) -> Result<StreamPlan> {
-    let open = lookup_tables(&workspace.catalog, Side::Live);
-    plan_stream(&workspace.catalog, pipeline, Side::Live, &open)
+    plan_with(workspace, pipeline, &Lookups::new(&workspace.catalog, Side::Live))
+}
+
+fn plan_with(workspace: &Workspace, pipeline: &str, lookups: &Lookups) -> Result<StreamPlan> {
+    plan_stream(&workspace.catalog, pipeline, Side::Live, &lookups.opener())
 }
 
 /// A live run reads from the beginning what intervals have covered, so a table that only adds rows would have them

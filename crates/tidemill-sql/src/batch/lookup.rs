@@ -1,8 +1,9 @@
-//! [`lookup_tables`]: datasets as tables for the looked-up side of a stream's joins.
+//! [`Lookups`]: datasets as tables for the looked-up side of a stream's joins.
 //!
-//! **Invariant:** a lookup accepts the rows that any other reader of the dataset accepts.
+//! **Invariant:** a lookup accepts the rows that any other reader of the dataset accepts, and what it refused can be told.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::datasource::provider_as_source;
 use tidemill_runtime::exec::StopFlag;
@@ -13,16 +14,52 @@ use crate::catalog::{Catalog, Side};
 use crate::session::session_state;
 use crate::stream::OpenTable;
 
-/// Opens datasets as they are when a run of the stream executor starts.
-#[must_use]
-pub fn lookup_tables(catalog: &Arc<Catalog>, side: Side) -> OpenTable {
-    let catalog = Arc::clone(catalog);
-    Arc::new(move |dataset| {
-        let gathered = Arc::new(Gathered::only_counts(StopFlag::default()));
-        let manner = Manner { side, start: None, owned: None, gathered };
-        let state = session_state();
-        let opening = Datasets::open_one(&catalog, &state, &manner, &dataset.name);
-        // Opening waits for other threads at most, so any thread may do it.
-        Ok(provider_as_source(futures::executor::block_on(opening)?))
-    })
+/// The tables that one run looks up in.
+#[derive(Debug, Clone)]
+pub struct Lookups {
+    catalog: Arc<Catalog>,
+    side: Side,
+    /// What was found beside rows, by dataset.
+    found: Arc<Mutex<BTreeMap<String, Arc<Gathered>>>>,
+}
+
+impl Lookups {
+    /// None is read yet.
+    #[must_use]
+    pub fn new(catalog: &Arc<Catalog>, side: Side) -> Lookups {
+        Lookups { catalog: Arc::clone(catalog), side, found: Arc::default() }
+    }
+
+    /// Opens datasets as they are when a run of the stream executor starts.
+    #[must_use]
+    pub fn opener(&self) -> OpenTable {
+        let lookups = self.clone();
+        Arc::new(move |dataset| {
+            let gathered = Arc::new(Gathered::only_counts(StopFlag::default()));
+            lookups.found().insert(dataset.name.clone(), Arc::clone(&gathered));
+            let manner = Manner { side: lookups.side, start: None, owned: None, gathered };
+            let state = session_state();
+            let opening = Datasets::open_one(&lookups.catalog, &state, &manner, &dataset.name);
+            // Opening waits for other threads at most, so any thread may do it.
+            Ok(provider_as_source(futures::executor::block_on(opening)?))
+        })
+    }
+
+    /// How many records of each dataset were refused, by reason; datasets of which none was are left out. They are no
+    /// dead letters of the run: each run reads the tables anew and would have them again.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut refused = BTreeMap::new();
+        for (dataset, gathered) in self.found().iter() {
+            let reasons = gathered.refused(dataset);
+            if !reasons.is_empty() {
+                refused.insert(dataset.clone(), reasons);
+            }
+        }
+        refused
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Gathered>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -29,7 +29,7 @@ mod writing;
 
 pub use engine::Resources;
 pub use interval::{IntervalReport, RunContext, TargetReport, finish_interval, run_interval};
-pub use lookup::lookup_tables;
+pub use lookup::Lookups;
 pub use planned::{PlannedTarget, plan_interval};
 pub use progress::BatchProgress;
 pub use query::{Answer, query};

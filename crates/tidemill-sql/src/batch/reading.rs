@@ -135,6 +135,12 @@ impl Gathered {
         (std::mem::take(&mut inner.counters), std::mem::take(&mut inner.dead))
     }
 
+    /// How many records of a dataset were refused so far, by reason.
+    #[must_use]
+    pub(super) fn refused(&self, dataset: &str) -> BTreeMap<String, u64> {
+        self.inner().counters.dead_letters.get(dataset).cloned().unwrap_or_default()
+    }
+
     /// A number for a scan.
     pub(super) fn new_scan(&self) -> u64 {
         let mut inner = self.inner();

@@ -1,5 +1,6 @@
 //! `tidemill run`: one pipeline here, live or for one interval, with its progress.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,10 @@ pub(crate) async fn live(
         counted(options.lanes.unwrap_or(workspace.lanes) as u64, "lane"),
         if after.0 > 0 { format!(", resumed after epoch {}", grouped(after.0)) } else { String::new() },
     ));
+    for (table, reasons) in &live.refused {
+        output.note(not_looked_up(table, reasons));
+    }
+    let refused = live.refused.clone();
     let running = tokio::task::spawn_blocking(move || live.run());
     let outcome = watch(running, &progress, pipeline, workspace, output).await;
     let end = progress.snapshot();
@@ -82,8 +87,16 @@ pub(crate) async fn live(
         0 => e.context(format!("pipeline {pipeline}")),
         epoch => e.context(format!("pipeline {pipeline}, after epoch {}", grouped(epoch))),
     })?;
-    report(pipeline, &before, &end, took, output);
+    report(pipeline, &before, &end, &refused, took, output);
     Ok(())
+}
+
+/// Records by table and reason.
+type Refused = BTreeMap<String, BTreeMap<String, u64>>;
+
+fn not_looked_up(table: &str, reasons: &BTreeMap<String, u64>) -> String {
+    let reasons: Vec<String> = reasons.iter().map(|(reason, n)| format!("{reason} {}", grouped(*n))).collect();
+    format!("! {table}: records that could not be used are not looked up in: {}", reasons.join(", "))
 }
 
 fn needs_interval(pipeline: &Pipeline) -> Error {
@@ -158,7 +171,7 @@ fn line(shown: &Snapshot, speed: f64, now: Timestamp) -> String {
     )
 }
 
-fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, took: Duration, output: &Output) {
+fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, refused: &Refused, took: Duration, output: &Output) {
     let (was, is) = (&before.counters, &end.counters);
     let rows = is.rows_read - was.rows_read;
     let written = is.rows_written - was.rows_written;
@@ -190,6 +203,7 @@ fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, took: Duration, out
         "rows_written": written,
         "dead": dead,
         "late": late,
+        "refused_in_lookups": refused,
         "latency_ms": {"p50": millis(0.5), "p99": millis(0.99)},
     }));
 }
