@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// One definition of a pipeline, run as batch, micro-batch or stream, with the same answer each time.
 #[derive(Debug, Parser)]
-#[command(name = "tidemill", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "tidemill", version, about, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) common: Common,

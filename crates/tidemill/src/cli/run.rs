@@ -55,13 +55,16 @@ pub(crate) async fn live(
     let published = Arc::new(Views::default());
     let live = Live::open(workspace, pipeline, &options, &published, &stop)?;
     if serve {
-        let state = ServerState {
-            published,
-            views: Arc::new(served_views(workspace, &[pipeline.to_owned()])?),
-            clock: Arc::clone(&workspace.clock),
-        };
+        let views = served_views(workspace, &[pipeline.to_owned()])?;
+        let has_views = !views.is_empty();
+        let state = ServerState { published, views: Arc::new(views), clock: Arc::clone(&workspace.clock) };
         let server = Server::bind(workspace.catalog.project().config.listen, state).await?;
-        output.note(format!("views at http://{}/v1/views", server.address()));
+        output.note(match has_views {
+            true => format!("views at http://{}/v1/views", server.address()),
+            false => {
+                format!("{pipeline} keeps no materialized view, so http://{} has none to answer", server.address())
+            }
+        });
         tokio::spawn(server.serve(std::future::pending()));
     }
     let progress = Arc::clone(&live.progress);
