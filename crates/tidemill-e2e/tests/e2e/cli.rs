@@ -261,3 +261,25 @@ fn a_damaged_delta_table_is_told_without_the_library_s_trace() {
         assert!(!ran.err.contains(".rs:") && !ran.err.to_lowercase().contains("backtrace"), "{}", ran.err);
     }
 }
+
+#[test]
+fn a_run_says_which_records_it_cannot_look_up_in() {
+    let project = ProjectFolder::new("[engine]\nlanes = 2\n").expect("a folder");
+    let sql = "CREATE PIPELINE p WITH (trigger = 'once');
+CREATE TABLE orders (id BIGINT, region VARCHAR) WITH (connector = 'files', path = 'in/', format = 'json');
+CREATE TABLE names (region VARCHAR NOT NULL, name VARCHAR)
+  WITH (connector = 'files', path = 'names.jsonl', format = 'json', bounded = 'true');
+CREATE TABLE out (id BIGINT, name VARCHAR) WITH (connector = 'files', path = 'out', format = 'json');
+INSERT INTO out SELECT id, name FROM orders LEFT JOIN names ON orders.region = names.region;
+";
+    project.write("pipelines/p.sql", sql).expect("a pipeline");
+    project.write("in/a.jsonl", "{\"id\":1,\"region\":\"eu\"}\n").expect("rows");
+    project
+        .write("names.jsonl", "{\"region\":\"eu\",\"name\":\"Europe\"}\n{\"name\":\"none\"}\n{\"reg\n")
+        .expect("names");
+    let ended = ran(&project, &["run", "p"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.err.contains("! names: ") && ended.err.contains("region null 1, unreadable JSON 1"), "{ended:?}");
+    let told = ran(&project, &["run", "p", "--format", "json"]).json();
+    assert_eq!(told["refused_in_lookups"]["names"]["unreadable JSON"], 1);
+}
