@@ -3,6 +3,7 @@
 //! **Invariant:** it is the one that was built beside these tests, never one that is installed.
 
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -56,13 +57,39 @@ pub(crate) fn run_command(command: &mut Command) -> Ran {
     }
 }
 
+/// A process that does not outlive its test, however that ends.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, and need not be.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a command and leaves it running; what it says goes to the end of a file.
-pub(crate) fn start(project: &Path, words: &[&str], said: &Path) -> Child {
+pub(crate) fn start(project: &Path, words: &[&str], said: &Path) -> Running {
     let file = File::options().create(true).append(true).open(said).expect("a file for what it says");
     let other = file.try_clone().expect("the same file");
     let mut command = command(project, words);
     command.stdout(Stdio::from(file)).stderr(Stdio::from(other));
-    command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    Running(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
 }
 
 /// Asks a process to end, as a service manager does, and waits for it; answers its exit code.

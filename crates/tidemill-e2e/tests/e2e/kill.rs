@@ -5,7 +5,6 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +105,7 @@ fn kill_9_loses_nothing_and_repeats_nothing() {
 /// A pipeline's process.
 struct Worker {
     name: &'static str,
-    child: Child,
+    child: binary::Running,
     since: Timestamp,
     said: PathBuf,
     ended: bool,
