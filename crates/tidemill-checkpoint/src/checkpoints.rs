@@ -4,7 +4,7 @@
 //! pipelines/<pipeline>/epochs/<20 digits>.json            the manifest of an epoch
 //! pipelines/<pipeline>/state/<20 digits>-<crc>.bin        all state chunks that the epoch wrote
 //! pipelines/<pipeline>/dead_letters/<dataset>/…           see `dead_letters.rs`
-//! pipelines/<pipeline>/published                          the epoch up to which every sink is known to be committed
+//! pipelines/<pipeline>/published                          the manifest that every sink is known to have committed
 //! ```
 //!
 //! **Invariant:** whatever an epoch refers to is durable before its manifest is created, and nothing that a kept
@@ -99,22 +99,22 @@ impl Checkpoints {
             .fact("let one process run the pipeline: stop this one, or the other and start this one again"))
     }
 
-    /// Notes that every sink has published this epoch, and so all before it. Who starts next need not commit it again.
+    /// Notes that every sink has published what this manifest prepared. Who starts next need not commit it again.
     ///
     /// # Errors
     /// Unavailable; the note may then be missing, which costs the next start a commit that changes nothing.
-    pub fn mark_published(&self, epoch: Epoch) -> Result<()> {
-        self.store.put(&self.published_file(), format!("{:020}\n", epoch.0).as_bytes())
+    pub fn mark_published(&self, manifest: &Manifest) -> Result<()> {
+        self.store.put(&self.published_file(), published_note(manifest).as_bytes())
     }
 
-    /// Whether every sink is known to have published this epoch. A damaged note knows nothing.
+    /// Whether every sink is known to have published what this manifest prepared. A note of any other manifest, a later
+    /// one of a state that was set back among them, knows nothing of this one; nor does a damaged note.
     ///
     /// # Errors
     /// Unavailable.
-    pub fn is_published(&self, epoch: Epoch) -> Result<bool> {
+    pub fn is_published(&self, manifest: &Manifest) -> Result<bool> {
         let bytes = self.store.get(&self.published_file())?;
-        let text = bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
-        Ok(text.and_then(|text| text.trim().parse().ok()).is_some_and(|published: u64| epoch.0 <= published))
+        Ok(bytes.is_some_and(|bytes| bytes == published_note(manifest)))
     }
 
     /// Writes the changed state chunks of an epoch, all in one file. No file is written for none.
@@ -255,6 +255,11 @@ pub(crate) fn epoch_of(name: &str) -> Option<Epoch> {
     let file = name.rsplit('/').next()?;
     let digits = file.get(..20).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
     digits.parse().ok().map(Epoch)
+}
+
+/// What tells a manifest from every other one: its epoch, and when it was made.
+fn published_note(manifest: &Manifest) -> String {
+    format!("epoch {} of {}\n", manifest.epoch.0, manifest.committed_at)
 }
 
 /// A name as one part of a path: what is not plain is written as `%` and two hexadecimal digits.

@@ -225,14 +225,19 @@ fn any_name_is_one_part_of_a_path() {
 }
 
 #[test]
-fn what_is_known_to_be_published_is_every_epoch_up_to_the_note() {
+fn what_is_known_to_be_published_is_one_manifest() {
     let store: Arc<Memory> = Arc::default();
     let checkpoints = opened(&store);
-    assert!(!checkpoints.is_published(Epoch(1)).expect("reads"));
-    checkpoints.mark_published(Epoch(7)).expect("writes");
-    for (epoch, published) in [(1, true), (7, true), (8, false)] {
-        assert_eq!(opened(&store).is_published(Epoch(epoch)).expect("reads"), published, "epoch {epoch}");
-    }
+    let seventh = manifest(7, BTreeMap::new());
+    assert!(!checkpoints.is_published(&seventh).expect("reads"));
+    checkpoints.mark_published(&seventh).expect("writes");
+    let again = Manifest { committed_at: Timestamp(1), ..seventh.clone() };
+    let others = [manifest(6, BTreeMap::new()), manifest(8, BTreeMap::new()), again];
+    assert!(opened(&store).is_published(&seventh).expect("reads"));
+    assert!(
+        others.iter().all(|other| !checkpoints.is_published(other).expect("reads")),
+        "of a state that was set back"
+    );
     store.put("pipelines/orders/published", b"seven").expect("writes");
-    assert!(!checkpoints.is_published(Epoch(1)).expect("reads"), "a damaged note knows nothing");
+    assert!(!checkpoints.is_published(&seventh).expect("reads"), "a damaged note knows nothing");
 }

@@ -25,6 +25,9 @@ const OPEN_FILES: usize = 128;
 /// When the open files of a lane hold more than this in memory, they are finished.
 const WAITING: usize = 256 << 20;
 
+/// No file system that we know takes longer names.
+const LONGEST_NAME: usize = 255;
+
 /// Stages the rows of one lane.
 pub(super) struct FilesWriter {
     target: Arc<Target>,
@@ -139,7 +142,14 @@ fn folder_of(partitions: &[(usize, String)], rows: &RecordBatch, row: usize) -> 
         })?;
         let text = text.as_any().downcast_ref::<StringArray>();
         let value = text.filter(|text| text.is_valid(0)).map(|text| text.value(0));
-        folder.push_str(&hive::segment(name, value));
+        let segment = hive::segment(name, value);
+        if segment.len() > LONGEST_NAME {
+            let message = format!("a value of `{name}` is too long to name a folder: it takes {} bytes", segment.len());
+            return Err(Error::new(Kind::Data, "D311", message)
+                .fact(format!("a folder's name has at most {LONGEST_NAME}; partition by a shorter column"))
+                .fact("or keep such rows out: WHERE, or a CHECK on the table that they are read from"));
+        }
+        folder.push_str(&segment);
         folder.push('/');
     }
     Ok(folder)

@@ -258,7 +258,7 @@ fn an_expression_that_fails_on_rows() {
     assert_eq!(published(&project), nulls);
 
     let project = failing(", on_error = 'fail'");
-    told(&run(&project), "pipelines/p.sql:6:13", "D101", &["Cannot cast string 'eu'"]);
+    told(&run(&project), "pipelines/p.sql:6:13", "D101", &["'eu' is no DECIMAL"]);
     assert_eq!(published(&project), Vec::<String>::new(), "nothing is published");
 
     let project = failing(", max_errors = '1'");

@@ -161,7 +161,7 @@ impl Coordinator {
             }
             Phase::Ending => {
                 if let Some(manifest) = &self.manifest {
-                    self.job.checkpoints.mark_published(manifest.epoch)?;
+                    self.job.checkpoints.mark_published(manifest)?;
                 }
                 self.phase = Phase::Ended;
                 Ok(Step::Worked)

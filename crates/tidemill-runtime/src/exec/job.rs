@@ -198,7 +198,7 @@ fn settle_sinks(
     let epoch = resumed.map_or(Epoch::NONE, |manifest| manifest.epoch);
     let unsettled = resumed.filter(|manifest| !manifest.sinks.is_empty());
     let unsettled = match unsettled {
-        Some(manifest) if !job.checkpoints.is_published(epoch)? => Some(manifest),
+        Some(manifest) if !job.checkpoints.is_published(manifest)? => Some(manifest),
         _ => None,
     };
     let prepared =

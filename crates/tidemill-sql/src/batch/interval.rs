@@ -145,7 +145,7 @@ pub async fn run_interval(
             e.fact("the run is on record; running the pipeline again, in any way, finishes its publication first")
         })?;
     }
-    context.checkpoints.mark_published(epoch)?;
+    context.checkpoints.mark_published(&manifest)?;
     context.checkpoints.prune(&manifest)?;
     Ok(IntervalReport {
         pipeline: pipeline.name.clone(),
@@ -274,7 +274,7 @@ fn recommit(
     latest: &Manifest,
     checkpoints: &Checkpoints,
 ) -> Result<()> {
-    if checkpoints.is_published(latest.epoch)? {
+    if checkpoints.is_published(latest)? {
         return Ok(());
     }
     for (name, interval, committables) in prepared(latest) {
@@ -287,7 +287,7 @@ fn recommit(
         let (plan, _) = output(catalog, engine, insert)?;
         Target::open(catalog, &pipeline.name, &name, &plan, interval)?.commit(latest.epoch, &committables)?;
     }
-    checkpoints.mark_published(latest.epoch)
+    checkpoints.mark_published(latest)
 }
 
 /// Whether rows that are only ever added would be there twice.

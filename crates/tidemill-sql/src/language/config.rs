@@ -213,6 +213,13 @@ impl Reading<'_> {
                 continue;
             };
             let (_, settings) = self.section(&format!("stores.{scheme}"), specs, value);
+            // What goes wrong with a store is told with its address.
+            if settings.text("endpoint").is_some_and(|endpoint| endpoint.contains('@')) {
+                let error = Error::new(Kind::Config, "C024", "the endpoint of a store holds a user or a password")
+                    .at(&self.script.bytes(key.span()))
+                    .fact("leave them out, and write access_key_id and secret_access_key = \"${NAME}\"");
+                self.errors.push(error);
+            }
             let pairs =
                 specs.iter().filter_map(|spec| Some((spec.name.to_owned(), Secret::new(settings.text(spec.name)?))));
             stores.insert((*scheme).to_owned(), pairs.collect());

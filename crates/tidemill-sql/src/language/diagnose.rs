@@ -198,7 +198,9 @@ fn computed(error: &ArrowError) -> (String, Option<String>) {
     };
     let cast = text.strip_prefix("Cannot cast string ").and_then(|rest| {
         let (value, of) = rest.rsplit_once(" to value of ")?;
-        Some((value, sql_words(of.trim_end_matches(" type"))))
+        // Arrow names the widest decimal, whatever the CAST says.
+        let of = if of.starts_with("Decimal") { "DECIMAL".to_owned() } else { sql_words(of.trim_end_matches(" type")) };
+        Some((value, of))
     });
     let time = text.strip_prefix("Error parsing timestamp from ").and_then(|rest| {
         let (value, _) = rest.rsplit_once(": ")?;

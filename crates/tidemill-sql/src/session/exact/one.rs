@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array, ListArray, UInt64Array};
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{Accumulator, GroupsAccumulator};
 
@@ -45,6 +45,7 @@ impl OneTotal {
         match values.data_type() {
             DataType::Int64 => values.as_primitive::<Int64Type>().iter().flatten().for_each(|v| see(v.into())),
             DataType::UInt64 => values.as_primitive::<UInt64Type>().iter().flatten().for_each(|v| see(v.into())),
+            DataType::Decimal128(_, _) => values.as_primitive::<Decimal128Type>().iter().flatten().for_each(see),
             other => return internal_err!("distinct totals of {other} were not planned"),
         }
         fresh.into_iter().for_each(|value| self.totals.add_one(0, value, 1));
@@ -73,8 +74,12 @@ impl Accumulator for OneTotal {
         };
         let mut values: Vec<i128> = distinct.iter().copied().collect();
         values.sort_unstable();
-        // Values came in as 64 bits, so they go out as such.
+        // Values go out in the type that they came in.
         let array: ArrayRef = match &self.totals.argument {
+            DataType::Decimal128(precision, scale) => {
+                let decimals = Decimal128Array::from_iter_values(values);
+                Arc::new(decimals.with_precision_and_scale(*precision, *scale)?)
+            }
             DataType::UInt64 => Arc::new(UInt64Array::from_iter_values(values.iter().map(|value| *value as u64))),
             _ => Arc::new(Int64Array::from_iter_values(values.iter().map(|value| *value as i64))),
         };

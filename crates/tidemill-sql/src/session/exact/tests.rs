@@ -46,6 +46,19 @@ fn sums_may_pass_their_range_but_not_end_beyond_it() {
 }
 
 #[test]
+fn distinct_sums_are_as_exact() {
+    let values = [Some(i64::MAX), Some(i64::MAX - 1), Some(i64::MAX), Some(i64::MAX - 1), None];
+    let sum = "SELECT sum(DISTINCT n) AS s, count(DISTINCT d) AS c FROM t";
+    assert!(ask(sum, &values).expect_err("out of range").contains("out of range of BIGINT"));
+    assert_eq!(integer(sum, &[Some(i64::MAX), Some(-5), Some(i64::MAX), Some(-5)]), Some(i64::MAX - 5));
+    let decimals = "SELECT sum(DISTINCT d), count(DISTINCT n) FROM t";
+    let many: Vec<Option<i64>> = (0..40).map(|i| Some(i64::MAX - i)).collect();
+    assert!(ask(decimals, &many).expect_err("out of range").contains("out of range of DECIMAL"));
+    let shown = pretty_format_batches(&[ask(decimals, &[Some(2), Some(3), Some(2), None]).expect("an answer")]);
+    assert!(shown.expect("shows").to_string().contains("50000000000000000.00"));
+}
+
+#[test]
 fn means_of_integers_are_exact_sums_by_count() {
     let mean = |values: &[Option<i64>]| {
         let rows = ask("SELECT avg(n) FROM t", values).expect("an answer");

@@ -39,14 +39,13 @@ impl Total {
     }
 
     /// Whether totals of such values are ours.
-    fn is_ours(&self, argument: &DataType, distinct: bool) -> bool {
-        let exact = match argument {
+    fn is_ours(&self, argument: &DataType) -> bool {
+        match argument {
             DataType::Int64 | DataType::UInt64 => true,
             // The mean of decimals is added up in a wider type by DataFusion already.
             DataType::Decimal128(_, _) => self.measure == Measure::Sum,
             _ => false,
-        };
-        exact && (!distinct || self.measure == Measure::Mean && !argument.is_decimal())
+        }
     }
 
     fn totals(&self, args: &AccumulatorArgs<'_>) -> Totals {
@@ -102,7 +101,7 @@ impl AggregateUDFImpl for Total {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let argument = args.expr_fields[0].data_type();
-        match (self.is_ours(argument, args.is_distinct), args.is_distinct) {
+        match (self.is_ours(argument), args.is_distinct) {
             (true, false) => Ok(Box::new(OneTotal::new(self.totals(&args)))),
             (true, true) => Ok(Box::new(OneTotal::distinct(self.totals(&args)))),
             (false, _) => self.inner.accumulator(args),
@@ -111,7 +110,7 @@ impl AggregateUDFImpl for Total {
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let argument = args.input_fields[0].data_type();
-        if !self.is_ours(argument, args.is_distinct) {
+        if !self.is_ours(argument) {
             return self.inner.state_fields(args);
         }
         if args.is_distinct {
@@ -127,21 +126,21 @@ impl AggregateUDFImpl for Total {
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        if self.is_ours(args.expr_fields[0].data_type(), args.is_distinct) {
+        if self.is_ours(args.expr_fields[0].data_type()) {
             return !args.is_distinct;
         }
         self.inner.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        if self.is_ours(args.expr_fields[0].data_type(), args.is_distinct) {
+        if self.is_ours(args.expr_fields[0].data_type()) {
             return Ok(Box::new(self.totals(&args)));
         }
         self.inner.create_groups_accumulator(args)
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        if self.is_ours(args.expr_fields[0].data_type(), args.is_distinct) {
+        if self.is_ours(args.expr_fields[0].data_type()) {
             return self.accumulator(args);
         }
         self.inner.create_sliding_accumulator(args)

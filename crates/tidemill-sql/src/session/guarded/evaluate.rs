@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
+use tidemill_model::Error;
 use tidemill_runtime::{Batch, DeadLetter};
 
 use super::formula::{Formula, Verdict};
@@ -82,6 +83,8 @@ impl From<ArrowError> for Failure {
 fn is_of_rows(error: &DataFusionError) -> bool {
     match error {
         DataFusionError::Execution(_) => true,
+        // Functions pass on what their libraries say, such as of a pattern that is none.
+        DataFusionError::External(error) => !error.is::<Error>(),
         DataFusionError::ArrowError(error, _) => matches!(
             error.as_ref(),
             ArrowError::CastError(_)

@@ -43,7 +43,6 @@ const TOTAL: &[&str] = &[
     "md5",
     "sha256",
     "sha512",
-    "date_trunc",
     "date_part",
     "isnan",
     "iszero",
@@ -121,7 +120,9 @@ pub(super) fn cast_can_fail(from: &DataType, to: &DataType) -> bool {
     use DataType::{Boolean, Date32, Dictionary, Float32, Float64, LargeUtf8, Null, Timestamp, Utf8, Utf8View};
     match (from, to) {
         (from, to) if from == to => false,
-        (Null, _) | (_, Utf8 | LargeUtf8 | Utf8View) => false,
+        (Null, _) => false,
+        // Bytes need not be text.
+        (from, Utf8 | LargeUtf8 | Utf8View) => from.is_binary() || matches!(from, DataType::FixedSizeBinary(_)),
         (Dictionary(_, values), to) => cast_can_fail(values, to),
         (from, Dictionary(_, values)) => cast_can_fail(from, values),
         (Boolean, to) => !to.is_numeric(),
