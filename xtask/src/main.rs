@@ -26,6 +26,10 @@ cargo xtask COMMAND
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let Err(problem) = repository::enter_root() {
+        say::problem(&problem);
+        return ExitCode::FAILURE;
+    }
     let done = match words.as_slice() {
         ["test"] => test::run(test::Extent::Everything),
         ["test", "--quick"] => test::run(test::Extent::Quick),

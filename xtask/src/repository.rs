@@ -41,10 +41,18 @@ pub(crate) struct Repository {
     pub(crate) files: BTreeMap<String, String>,
 }
 
-/// The project's root: the folder above this crate.
+/// Makes the project's root the current folder: the nearest folder from the current one up that holds this crate. The
+/// path that was compiled in may be another clone's, when clones share their artefacts.
+pub(crate) fn enter_root() -> Result<(), String> {
+    let here = std::env::current_dir().map_err(|e| format!("there is no current folder: {e}"))?;
+    let root = here.ancestors().find(|folder| folder.join("xtask/src/repository.rs").is_file());
+    let root = root.ok_or_else(|| format!("{} is not in a clone of the project", here.display()))?;
+    std::env::set_current_dir(root).map_err(|e| format!("cannot enter {}: {e}", root.display()))
+}
+
+/// The project's root.
 pub(crate) fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    PathBuf::from(".")
 }
 
 impl Repository {
