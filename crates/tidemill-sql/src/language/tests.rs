@@ -429,6 +429,6 @@ fn a_project_is_found_upwards() {
 #[test]
 fn the_example_project_loads() {
     let root = Path::new("../../examples/orders");
-    let project = Project::load(&root, &|_| None).map_err(|e| render(&e, false)).expect("loads");
+    let project = Project::load(root, &|_| None).map_err(|e| render(&e, false)).expect("loads");
     assert!(project.pipelines.contains_key("revenue"), "{:?}", project.pipelines.keys());
 }

@@ -136,6 +136,22 @@ fn partitions_are_folders_that_are_read_back() {
 }
 
 #[test]
+fn a_value_that_no_folder_can_be_named_by_is_refused_before_anything_is_prepared() {
+    let rig = Rig::new();
+    let options = [("path", "out"), ("format", "json"), ("partition_by", "region")];
+    let sink = rig.sink(&options, &rig.target(WriteMode::Append)).expect("a sink");
+    let rows = orders(0, 1);
+    let place = rows.schema().index_of("region").expect("regions");
+    let mut columns = rows.columns().to_vec();
+    columns[place] = std::sync::Arc::new(arrow::array::StringArray::from(vec!["x".repeat(300)]));
+    let long = arrow::array::RecordBatch::try_new(rows.schema(), columns).expect("a batch");
+    let mut writer = sink.writer(0).expect("a writer");
+    let error = writer.write(&Batch::inserts(long)).expect_err("refused");
+    assert_eq!((error.kind(), error.code()), (Kind::Data, "D311"));
+    assert_eq!(writer.prepare(Epoch(1)).expect("prepared").map(|c| c.0["files"].clone()), None);
+}
+
+#[test]
 fn many_partitions_are_written_with_few_open_files() {
     let rig = Rig::new();
     let options = [("path", "out"), ("format", "parquet"), ("partition_by", "id")];
