@@ -39,7 +39,7 @@ pub(crate) fn run(extent: Extent) -> Result<(), String> {
     let doc = ["doc", "--release", "--workspace", "--no-deps"];
     steps.cargo("docs", &doc, &[("RUSTDOCFLAGS", "-D warnings")]);
     if deny::installed() {
-        steps.run("deny", || deny::run(deny::Missing::Refuse));
+        steps.run("deny", deny::locked);
     } else {
         say::problem("\n! deny: not run, cargo-deny is not installed; install and run it: cargo xtask deny --install");
     }
