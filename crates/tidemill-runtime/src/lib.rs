@@ -16,6 +16,7 @@ pub mod ipc;
 mod operator;
 mod sink;
 mod source;
+mod view_log;
 
 pub use batch::Batch;
 pub use connector::{Connector, DatasetSpec, Environment};
@@ -28,3 +29,4 @@ pub use intake::{Intake, Taken};
 pub use operator::{Operator, OperatorFactory, Output, StateChunk};
 pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 pub use source::{Boundedness, Payload, Positions, Pull, ReadHints, Records, Source, SourceBatch, Split, SplitReader};
+pub use view_log::{GONE, WEIGHT, standing_rows};

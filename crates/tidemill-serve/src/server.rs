@@ -117,7 +117,8 @@ async fn list(State(state): State<ServerState>, headers: HeaderMap) -> Response 
         .iter()
         .map(|view| {
             let columns: Vec<&str> = view.schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let rows = state.published.rows(&view.name);
+            // What cannot be read is told where the view itself is asked for.
+            let rows = state.published.rows(&view.name).ok().flatten();
             json!({
                 "view": view.name,
                 "pipeline": view.pipeline,
@@ -145,7 +146,11 @@ async fn view(
     let Some(view) = state.views.iter().find(|view| view.name == name) else {
         return refuse(StatusCode::NOT_FOUND, &no_view(&state, &name));
     };
-    let Some(rows) = state.published.rows(&name) else {
+    let published = match state.published.rows(&name) {
+        Ok(published) => published,
+        Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    };
+    let Some(rows) = published else {
         let error = Error::new(Kind::Unavailable, "U070", format!("`{name}` has no epoch yet"))
             .fact(format!("it is kept by pipeline {}: ask again once that has committed one", view.pipeline));
         return refuse(StatusCode::SERVICE_UNAVAILABLE, &error);

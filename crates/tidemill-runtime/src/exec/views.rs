@@ -7,13 +7,17 @@ use std::sync::{PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
 use tidemill_checkpoint::ViewState;
-use tidemill_model::Epoch;
+use tidemill_model::{Epoch, Result};
+
+use crate::standing_rows;
 
 #[derive(Debug)]
 struct Published {
     chunks: BTreeMap<String, RecordBatch>,
     epoch: Epoch,
     state: ViewState,
+    /// The rows that stand, once somebody has asked for them.
+    standing: Option<Vec<RecordBatch>>,
 }
 
 /// Published views by name.
@@ -33,14 +37,26 @@ pub struct ViewRows {
 
 impl Views {
     /// The rows of a view; `None` until its first epoch is committed in this process or restored into it.
-    pub fn rows(&self, view: &str) -> Option<ViewRows> {
-        let views = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let published = views.get(view)?;
-        Some(ViewRows {
-            epoch: published.epoch,
-            state: published.state.clone(),
-            batches: published.chunks.values().cloned().collect(),
-        })
+    ///
+    /// # Errors
+    /// Corrupt, when the stored rows are not readable.
+    pub fn rows(&self, view: &str) -> Result<Option<ViewRows>> {
+        let (chunks, epoch, state) = {
+            let views = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(published) = views.get(view) else { return Ok(None) };
+            let rows = |batches| ViewRows { epoch: published.epoch, state: published.state.clone(), batches };
+            if let Some(standing) = &published.standing {
+                return Ok(Some(rows(standing.clone())));
+            }
+            (published.chunks.clone(), published.epoch, published.state.clone())
+        };
+        // Without the lock, so that readers of a large view hold nobody up.
+        let batches = standing_rows(chunks.iter().map(|(name, rows)| (name.as_str(), rows)))?;
+        let mut views = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(published) = views.get_mut(view).filter(|published| published.epoch == epoch) {
+            published.standing = Some(batches.clone());
+        }
+        Ok(Some(ViewRows { epoch, state, batches }))
     }
 
     /// The names of all published views.
@@ -49,7 +65,8 @@ impl Views {
     }
 
     pub(crate) fn restore(&self, view: &str, chunks: &[(String, RecordBatch)], epoch: Epoch, state: &ViewState) {
-        let published = Published { chunks: chunks.iter().cloned().collect(), epoch, state: state.clone() };
+        let published =
+            Published { chunks: chunks.iter().cloned().collect(), epoch, state: state.clone(), standing: None };
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(view.to_owned(), published);
     }
 
@@ -67,7 +84,9 @@ impl Views {
             chunks: BTreeMap::new(),
             epoch,
             state: state.clone(),
+            standing: None,
         });
+        published.standing = None;
         if whole {
             published.chunks.clear();
         }

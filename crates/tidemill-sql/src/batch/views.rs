@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::exec::ViewRows;
-use tidemill_runtime::{STATEMENT, ipc};
+use tidemill_runtime::{STATEMENT, ipc, standing_rows};
 
 /// What a query reads that is no external dataset.
 pub trait ViewSource: Send + Sync + fmt::Debug {
@@ -66,10 +66,13 @@ impl ViewSource for Stored {
     fn rows(&self, pipeline: &str, view: &str) -> Result<Option<ViewRows>> {
         let rows = self.at_newest(pipeline, |checkpoints, manifest| {
             let Some(state) = manifest.views.get(view) else { return Ok(None) };
-            let mut batches = Vec::new();
-            for chunk in manifest.state.get(&state.node).iter().flat_map(|node| node.chunks.values()) {
-                batches.extend(ipc::decode_batches(&checkpoints.read_chunk(chunk)?)?.1);
+            let mut chunks = Vec::new();
+            for (name, chunk) in manifest.state.get(&state.node).iter().flat_map(|node| &node.chunks) {
+                for rows in ipc::decode_batches(&checkpoints.read_chunk(chunk)?)?.1 {
+                    chunks.push((name.as_str(), rows));
+                }
             }
+            let batches = standing_rows(chunks.iter().map(|(name, rows)| (*name, rows)))?;
             Ok(Some(ViewRows { epoch: manifest.epoch, state: state.clone(), batches }))
         })?;
         Ok(rows.flatten())

@@ -7,6 +7,8 @@ mod aggregate;
 mod gate;
 mod lookup;
 mod plan;
+mod running;
+mod state;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -137,6 +137,8 @@ pub(super) struct Flow {
     pub(super) dead: Vec<DeadLetter>,
     /// What reached each sink.
     pub(super) written: BTreeMap<String, Vec<RecordBatch>>,
+    /// How many rows snapshots have stored so far.
+    pub(super) stored_rows: usize,
 }
 
 impl Flow {
@@ -166,6 +168,7 @@ impl Flow {
             epoch: 0,
             dead: Vec::new(),
             written: BTreeMap::new(),
+            stored_rows: 0,
         }
     }
 
@@ -275,6 +278,7 @@ impl Flow {
                 let kept = kept.entry(name.clone()).or_default();
                 for chunk in chunks {
                     let key = format!("{lane}/{}", chunk.name);
+                    self.stored_rows += chunk.rows.as_ref().map_or(0, RecordBatch::num_rows);
                     match chunk.rows {
                         Some(rows) => kept.insert(key, rows),
                         None => kept.remove(&key),

@@ -3,16 +3,18 @@
 //! **Invariant:** after each barrier the stored chunks hold exactly the rows whose weights add up to more than zero,
 //! each as often as its weight. A row's lane is the hash of all its columns, so taking it back finds it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use tidemill_model::{Epoch, Error, Kind, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk, WEIGHT};
 
+use super::state::{KeyLog, Layout, by_log};
 use crate::session::WindowSize;
 
 /// The name of the chunk of rows that are in no window.
@@ -40,16 +42,16 @@ pub(super) struct ViewFactory {
 
 impl OperatorFactory for ViewFactory {
     fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
-        let fields = self.schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-        let rows = RowConverter::new(fields)
+        let layout = Arc::new(self.layout());
+        KeyLog::new(Arc::clone(&layout), ALL)
             .map_err(|e| Error::new(Kind::Plan, "P135", "the view has a column that cannot be kept").because(e))?;
         Ok(Box::new(MaterializeView {
-            schema: Arc::clone(&self.schema),
+            layout,
             window: self.window,
             retention: self.retention,
-            rows,
             parts: BTreeMap::new(),
             gone: Vec::new(),
+            owed: 0,
         }))
     }
 
@@ -58,27 +60,29 @@ impl OperatorFactory for ViewFactory {
     }
 
     fn fingerprint(&self) -> String {
-        let fields: Vec<String> =
-            self.schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
-        format!("view v1 {fields:?} {:?}", self.window)
+        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        format!("view v2 {names:?} {} {:?}", self.layout().fingerprint(), self.window)
+    }
+}
+
+impl ViewFactory {
+    /// A row is the key, how often it stands the value.
+    fn layout(&self) -> Layout {
+        let columns = self.schema.fields();
+        Layout::new(columns, &[Arc::new(Field::new(WEIGHT, DataType::Int64, true))], columns.len())
     }
 }
 
 struct MaterializeView {
-    schema: SchemaRef,
+    layout: Arc<Layout>,
     window: Option<ViewWindow>,
     retention: Option<Duration>,
-    rows: RowConverter,
     /// By the start of the window; `None` holds what is in none.
-    parts: BTreeMap<Option<i64>, Part>,
-    gone: Vec<Option<i64>>,
-}
-
-/// The rows of one window.
-#[derive(Default)]
-struct Part {
-    weights: HashMap<OwnedRow, i64>,
-    unsaved: bool,
+    parts: BTreeMap<Option<i64>, KeyLog>,
+    /// What to remove with the next snapshot.
+    gone: Vec<StateChunk>,
+    /// How many rows were taken back before they came: on other ways through the graph they may be slower.
+    owed: i64,
 }
 
 impl MaterializeView {
@@ -93,38 +97,51 @@ impl MaterializeView {
         times.iter().map(|at| at.and_then(start)).collect()
     }
 
-    fn add(&mut self, batch: &RecordBatch, weights: impl Iterator<Item = i64>) -> Result<()> {
+    fn add(&mut self, batch: &RecordBatch, weights: &[i64]) -> Result<(), ArrowError> {
         let starts = self.starts(batch);
-        let rows = self
-            .rows
-            .convert_columns(batch.columns())
-            .map_err(|e| Error::internal("rows of a view have other columns than planned").because(e))?;
-        for ((row, start), weight) in rows.iter().zip(starts).zip(weights) {
-            let part = self.parts.entry(start).or_default();
-            part.unsaved = true;
-            let entry = part.weights.entry(row.owned()).or_insert(0);
-            *entry += weight;
-            if *entry == 0 {
-                part.weights.remove(&row.owned());
+        // Every log has the same columns, so any of them makes the bytes for all.
+        let rows = KeyLog::new(Arc::clone(&self.layout), ALL)?;
+        let keys = rows.encode_keys(batch.columns())?;
+        let mut number = Number::new(&rows)?;
+        for (row, (start, weight)) in starts.into_iter().zip(weights).enumerate() {
+            let part = match self.parts.entry(start) {
+                Entry::Occupied(part) => part.into_mut(),
+                Entry::Vacant(place) => place.insert(KeyLog::new(Arc::clone(&self.layout), name_of(start))?),
+            };
+            let key = keys.row(row);
+            let before = part.get(key).map_or(0, |value| number.of(value));
+            self.owed += (before + weight).min(0).abs() - before.min(0).abs();
+            match before + weight {
+                0 => part.remove(key),
+                weight => part.put(key, number.bytes(weight)),
             }
         }
         Ok(())
     }
+}
 
-    fn chunk(&self, part: &Part) -> Result<RecordBatch> {
-        let defect = |e| Error::internal("rows of a view do not make a batch").because(e);
-        let mut repeated = Vec::with_capacity(part.weights.len());
-        for (row, weight) in &part.weights {
-            let times = usize::try_from(*weight)
-                .map_err(|_| Error::new(Kind::Corrupt, "X031", "a row of a view was taken back that is not in it"))?;
-            repeated.extend(std::iter::repeat_n(row.row(), times));
+/// Weights as the bytes of a row of one integer.
+struct Number {
+    zero: Vec<u8>,
+}
+
+impl Number {
+    fn new(log: &KeyLog) -> Result<Number, ArrowError> {
+        let zero: ArrayRef = Arc::new(Int64Array::from(vec![0]));
+        Ok(Number { zero: log.encode_values(&[zero])?.row(0).to_vec() })
+    }
+
+    /// A row of one integer is a byte that says that it is none of NULL, and its bits with the sign turned.
+    fn of(&self, value: &[u8]) -> i64 {
+        let bits = value.get(1..9).and_then(|bits| bits.try_into().ok()).map_or(1 << 63, u64::from_be_bytes);
+        (bits ^ (1 << 63)) as i64
+    }
+
+    fn bytes(&mut self, weight: i64) -> &[u8] {
+        if let Some(bits) = self.zero.get_mut(1..9) {
+            bits.copy_from_slice(&(weight as u64 ^ (1 << 63)).to_be_bytes());
         }
-        // The same rows are the same bytes, whatever order the hash table has them in.
-        repeated.sort_unstable();
-        let count = repeated.len();
-        let columns = self.rows.convert_rows(repeated).map_err(defect)?;
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(defect)
+        &self.zero
     }
 }
 
@@ -132,12 +149,17 @@ fn name_of(start: Option<i64>) -> String {
     start.map_or_else(|| ALL.to_owned(), |start| start.to_string())
 }
 
+fn defect(error: ArrowError) -> Error {
+    Error::internal("rows of a view have other columns than planned").because(error)
+}
+
 impl Operator for MaterializeView {
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         match &batch.weights {
-            None => self.add(&batch.rows, std::iter::repeat(1)),
-            Some(weights) => self.add(&batch.rows, weights.values().iter().copied()),
+            None => self.add(&batch.rows, &vec![1; batch.len()]),
+            Some(weights) => self.add(&batch.rows, weights.values()),
         }
+        .map_err(defect)
     }
 
     fn on_watermark(&mut self, watermark: Watermark, _out: &mut Output) -> Result<()> {
@@ -150,51 +172,66 @@ impl Operator for MaterializeView {
             if window.size.end_of(start) > oldest {
                 break;
             }
-            self.parts.remove(&Some(start));
-            self.gone.push(Some(start));
+            if let Some(part) = self.parts.remove(&Some(start)) {
+                part.drop_all(&mut self.gone);
+            }
         }
         Ok(())
     }
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
-        let mut chunks: Vec<StateChunk> = std::mem::take(&mut self.gone)
-            .into_iter()
-            .map(|start| StateChunk { name: name_of(start), rows: None })
-            .collect();
-        let unsaved: Vec<Option<i64>> =
-            self.parts.iter().filter(|(_, part)| part.unsaved).map(|(start, _)| *start).collect();
-        for start in unsaved {
-            let Some(part) = self.parts.get(&start) else { continue };
-            let rows = if part.weights.is_empty() { None } else { Some(self.chunk(part)?) };
-            if rows.is_none() {
-                self.parts.remove(&start);
-            } else if let Some(part) = self.parts.get_mut(&start) {
-                part.unsaved = false;
+        if self.owed > 0 {
+            return Err(Error::new(Kind::Corrupt, "X031", "a row of a view was taken back that is not in it")
+                .fact("the stored state does not belong to the input; replay the pipeline from its start"));
+        }
+        let mut chunks = std::mem::take(&mut self.gone);
+        let mut empty = Vec::new();
+        for (start, part) in &mut self.parts {
+            part.snapshot(&mut chunks)?;
+            if part.len() == 0 {
+                empty.push(*start);
             }
-            chunks.push(StateChunk { name: name_of(start), rows });
+        }
+        for start in empty {
+            if let Some(part) = self.parts.remove(&start) {
+                part.drop_all(&mut chunks);
+            }
         }
         Ok(chunks)
     }
 
     fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
-        for (name, rows) in chunks {
-            let corrupt = |why: String| {
-                Error::new(
-                    Kind::Corrupt,
-                    "X032",
-                    format!("the stored rows `{name}` of the view are not readable: {why}"),
-                )
+        for (name, chunks) in by_log(chunks) {
+            let start = match name.as_str() {
+                ALL => None,
+                start => Some(start.parse::<i64>().map_err(|_| {
+                    Error::new(Kind::Corrupt, "X032", format!("the stored rows `{name}` of the view have no window"))
+                })?),
             };
-            let types = rows.columns().iter().map(|column| column.data_type().clone());
-            if types.ne(self.schema.fields().iter().map(|field| field.data_type().clone())) {
-                return Err(corrupt("they have other columns".to_owned()));
+            let mut part = KeyLog::new(Arc::clone(&self.layout), name).map_err(defect)?;
+            part.restore(chunks, lane, lanes)?;
+            if part.len() > 0 {
+                self.parts.insert(start, part);
             }
-            let of = Route::lane_of(&rows, &all, lanes).map_err(|e| corrupt(e.to_string()))?;
-            let mine = of.iter().map(|of| Some(*of == lane)).collect();
-            let rows = arrow::compute::filter_record_batch(&rows, &mine).map_err(|e| corrupt(e.to_string()))?;
-            self.add(&rows, std::iter::repeat(1))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_the_bytes_of_a_row_of_one_integer() {
+        let value = Arc::new(Field::new(WEIGHT, DataType::Int64, true));
+        let log = KeyLog::new(Arc::new(Layout::new(&[], &[value], 0)), ALL).expect("a log");
+        let mut number = Number::new(&log).expect("numbers");
+        for weight in [0, 1, -1, 7, i64::MAX, i64::MIN] {
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![weight]));
+            let bytes = log.encode_values(&[column]).expect("bytes").row(0).to_vec();
+            assert_eq!(number.of(&bytes), weight);
+            assert_eq!(number.bytes(weight), bytes.as_slice());
+        }
     }
 }

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill_checkpoint::{Checkpoints, Counters, Ledger, Manifest, Memory, OperatorState, ViewState};
 use tidemill_model::{Epoch, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
-use tidemill_runtime::ipc;
+use tidemill_runtime::{GONE, WEIGHT, ipc};
 
 use super::{BatchProgress, IntervalReport, Resources, RunContext, Stored, finish_interval, query, run_interval};
 use crate::catalog::Catalog;
@@ -438,10 +438,15 @@ fn a_materialized_view_is_what_its_newest_epoch_stored() {
             let region: ArrayRef = Arc::new(StringArray::from(vec![region]));
             // As an older program wrote it: the columns lie in another order.
             let n: ArrayRef = Arc::new(Int64Array::from(vec![n]));
-            ipc::encode_batch(&RecordBatch::try_from_iter([("n", n), ("region", region)]).expect("a batch"))
-                .expect("writes")
+            let weight: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+            let gone: ArrayRef = Arc::new(BooleanArray::from(vec![false]));
+            let columns = [("n", n), ("region", region), (WEIGHT, weight), (GONE, gone)];
+            ipc::encode_batch(&RecordBatch::try_from_iter(columns).expect("a batch")).expect("writes")
         };
-        let chunks = vec![("0/eu".to_owned(), chunk("eu", epoch as i64)), ("1/us".to_owned(), chunk("us", 7))];
+        let chunks = vec![
+            ("0/all.001.000.1".to_owned(), chunk("eu", epoch as i64)),
+            ("1/all.001.000.1".to_owned(), chunk("us", 7)),
+        ];
         let chunks = checkpoints.write_state(Epoch(epoch), chunks).expect("writes");
         let state = OperatorState { fingerprint: "f".to_owned(), chunks };
         let view = ViewState { node: "v".to_owned(), complete_to: None, newest_arrival: None };

@@ -25,7 +25,7 @@ pub(super) fn difference(old: Option<&RecordBatch>, new: &RecordBatch) -> Result
 }
 
 /// Which rows differ in any column.
-fn changed_rows(old: &RecordBatch, new: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+pub(in crate::stream) fn changed_rows(old: &RecordBatch, new: &RecordBatch) -> Result<BooleanArray, ArrowError> {
     let mut changed: Option<BooleanArray> = None;
     for (before, after) in old.columns().iter().zip(new.columns()) {
         // Lists and structs have no kernel: their rows count as changed, which is right, only more than needed.

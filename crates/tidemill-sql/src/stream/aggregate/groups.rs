@@ -16,7 +16,7 @@ use super::spec::Aggregate;
 use crate::session::{truths, values};
 
 /// Groups and what was accumulated for each.
-pub(super) struct Groups {
+pub(in crate::stream) struct Groups {
     /// `None` when there are no key columns: everything is one group.
     keys: Option<Box<dyn GroupValues>>,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
@@ -26,7 +26,7 @@ pub(super) struct Groups {
 
 impl Groups {
     /// An empty table.
-    pub(super) fn new(keys: &SchemaRef, aggregates: &[Aggregate]) -> Result<Groups> {
+    pub(in crate::stream) fn new(keys: &SchemaRef, aggregates: &[Aggregate]) -> Result<Groups> {
         let keys = match keys.fields().is_empty() {
             true => None,
             false => Some(new_group_values(Arc::clone(keys), &GroupOrdering::None)?),
@@ -36,18 +36,23 @@ impl Groups {
     }
 
     /// How many groups.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::stream) fn len(&self) -> usize {
         self.len
     }
 
     /// About how many bytes. Not cheap: for now and then.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
         keys + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
     }
 
     /// Adds input rows with these keys.
-    pub(super) fn update(&mut self, keys: &[ArrayRef], input: &RecordBatch, aggregates: &[Aggregate]) -> Result<()> {
+    pub(in crate::stream) fn update(
+        &mut self,
+        keys: &[ArrayRef],
+        input: &RecordBatch,
+        aggregates: &[Aggregate],
+    ) -> Result<()> {
         self.intern(keys, input.num_rows())?;
         for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
             let args = aggregate.args.iter().map(|arg| values(arg, input)).collect::<Result<Vec<_>>>()?;
@@ -61,7 +66,7 @@ impl Groups {
     }
 
     /// Adds states, as [`Groups::take_states`] gave them.
-    pub(super) fn merge(
+    pub(in crate::stream) fn merge(
         &mut self,
         keys: &[ArrayRef],
         states: &[ArrayRef],
@@ -79,7 +84,7 @@ impl Groups {
     }
 
     /// Makes sure that the one group without keys exists, though no row did.
-    pub(super) fn touch(&mut self, aggregates: &[Aggregate], input: &SchemaRef) -> Result<()> {
+    pub(in crate::stream) fn touch(&mut self, aggregates: &[Aggregate], input: &SchemaRef) -> Result<()> {
         if self.keys.is_some() || self.len > 0 {
             return Ok(());
         }
@@ -96,7 +101,7 @@ impl Groups {
     }
 
     /// The keys and states of all groups, in the order of the groups.
-    pub(super) fn take_states(&mut self) -> Result<Vec<ArrayRef>> {
+    pub(in crate::stream) fn take_states(&mut self) -> Result<Vec<ArrayRef>> {
         let mut columns = self.take_keys()?;
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
@@ -105,7 +110,7 @@ impl Groups {
     }
 
     /// The keys and the results of all groups, in the order of the groups.
-    pub(super) fn take_results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    pub(in crate::stream) fn take_results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let keys = self.take_keys()?;
         let results =
             self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect::<Result<_>>()?;

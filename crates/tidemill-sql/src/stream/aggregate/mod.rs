@@ -12,6 +12,8 @@ mod partial;
 mod spec;
 mod windows;
 
+pub(super) use changes::changed_rows;
 pub(super) use finish::{Emission, FinalFactory};
+pub(super) use groups::Groups;
 pub(super) use partial::PartialFactory;
 pub(super) use spec::{Aggregate, GroupSpec, OutputColumn, WindowBy};

@@ -92,7 +92,7 @@ impl GroupSpec {
     }
 
     /// How many key columns a partial batch begins with, the window's start among them.
-    pub(super) fn leading(&self) -> usize {
+    pub(in crate::stream) fn leading(&self) -> usize {
         usize::from(self.window.is_some()) + self.keys.len()
     }
 
@@ -102,13 +102,13 @@ impl GroupSpec {
     }
 
     /// The key fields of a partial batch from column `from` on.
-    pub(super) fn key_schema(&self, from: usize) -> SchemaRef {
+    pub(in crate::stream) fn key_schema(&self, from: usize) -> SchemaRef {
         let fields = self.partial.fields();
         Arc::new(Schema::new(fields.get(from..self.leading()).map(<[FieldRef]>::to_vec).unwrap_or_default()))
     }
 
     /// Whatever must be equal for stored groups to be readable.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(in crate::stream) fn fingerprint(&self) -> String {
         let window = self.window.as_ref().map(|window| {
             format!("{:?} end={} behind={:?} of {}", window.size, window.is_end, window.behind, window.column)
         });
@@ -129,7 +129,13 @@ impl GroupSpec {
     }
 
     /// The result columns of one window's groups.
-    pub(super) fn assemble(&self, start: i64, keys: &[ArrayRef], results: &[ArrayRef], rows: usize) -> Vec<ArrayRef> {
+    pub(in crate::stream) fn assemble(
+        &self,
+        start: i64,
+        keys: &[ArrayRef],
+        results: &[ArrayRef],
+        rows: usize,
+    ) -> Vec<ArrayRef> {
         let constant = |at: i64, field: &Field| -> ArrayRef {
             let zone = match field.data_type() {
                 DataType::Timestamp(_, zone) => zone.clone(),

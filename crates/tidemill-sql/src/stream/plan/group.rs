@@ -1,7 +1,6 @@
-//! GROUP BY in a plan: two operators with an exchange between them.
+//! GROUP BY by windows in a plan: two operators with an exchange between them.
 //!
-//! **Invariant:** a GROUP BY over a window is emitted once into a sink and as changes into a view; one without a
-//! window has no end and is never emitted into a sink.
+//! **Invariant:** a GROUP BY over a window is emitted once into a sink and as changes into a view.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,12 +12,11 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Aggregate as GroupBy, Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use tidemill_model::{Error, Kind, Result};
+use tidemill_model::Result;
 use tidemill_runtime::Route;
 
 use super::build::{Builder, Walk, uncompiled};
 use super::pending::Stream;
-use super::refuse::at_word;
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
 use crate::stream::aggregate::{Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, WindowBy};
@@ -44,8 +42,8 @@ impl Builder<'_> {
         let meanings: Vec<Meaning> =
             node.group_expr.iter().map(|expr| meaning_of(expr, &node.input, &meanings)).collect();
         let keys = Keys::of(&meanings);
-        if keys.window.is_none() && walk.emission == Emission::Once {
-            return Err(self.endless(node, walk));
+        if keys.window.is_none() {
+            return self.running(plan, node, walk);
         }
         let mut input = self.walk(&node.input, Walk { emission: Emission::Once, ..walk })?;
         if input.changes {
@@ -62,34 +60,13 @@ impl Builder<'_> {
         self.graph.connect(from, partial, 0, Route::Forward);
         let when = match (walk.emission, &keys.window) {
             (Emission::Once, _) => "emitted once when a window closes",
-            (Emission::Changes, Some(_)) => "changes at each epoch, until a window closes",
-            (Emission::Changes, None) => "changes at each epoch",
+            (Emission::Changes, _) => "changes at each epoch, until a window closes",
         };
         let (emission, route) = (walk.emission, spec.route());
         let last = FinalFactory { spec, emission, text: format!("aggregate {text}, {when}"), place: place.clone() };
         let last = self.add_operator(walk.statement, "final", Arc::new(last));
         self.graph.connect(partial, last, 0, Route::Hash(route));
         Ok(Stream::of(last, Arc::clone(&node.schema), walk.emission == Emission::Changes))
-    }
-
-    /// A GROUP BY whose results are never final, into something that wants final results.
-    fn endless(&self, node: &GroupBy, walk: Walk<'_>) -> Error {
-        let place = &walk.statement.place;
-        let at = at_word(place, "group").or_else(|| at_word(place, "distinct")).unwrap_or_else(|| place.clone());
-        let timed = node.input.schema().fields().iter().any(|field| field.name() == "window_start");
-        let (message, label) = if timed {
-            (
-                "the windows of this GROUP BY never close",
-                "window_start and window_end are not in it, or of no event time",
-            )
-        } else {
-            ("this GROUP BY has no window, so its results are never final", "no window here")
-        };
-        Error::new(Kind::Plan, "P137", message)
-            .at(&at)
-            .label(label)
-            .fact("group by window_start, window_end of TUMBLE(table, time, INTERVAL '…'), where time has a WATERMARK")
-            .fact("or keep the running result in a CREATE MATERIALIZED VIEW")
     }
 }
 

@@ -8,6 +8,7 @@ mod group;
 mod join;
 mod pending;
 mod refuse;
+mod running;
 mod sources;
 mod statement;
 mod target;

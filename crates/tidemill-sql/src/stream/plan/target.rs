@@ -1,6 +1,6 @@
 //! Where results go: sinks and materialized views.
 //!
-//! **Invariant:** a sink gets rows that stand; only a view takes rows back.
+//! **Invariant:** a sink gets rows that stand, unless it is upserted by a key that tells the rows of the query apart.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use tidemill_runtime::{NodeKind, Route, SinkTarget, WriteMode};
 
 use super::build::Builder;
 use super::pending::Stream;
+use super::running::key_of;
 use super::statement::Statement;
 use super::{SinkPlan, ViewPlan};
 use crate::language::{Insert, MaterializedView};
@@ -19,9 +20,6 @@ use crate::stream::view::{ViewFactory, ViewWindow};
 
 impl Builder<'_> {
     pub(super) fn add_sink(&mut self, statement: &Statement, insert: &Insert, stream: Stream) -> Result<()> {
-        if stream.changes {
-            return Err(Error::internal("a sink was planned over results that change").at(&statement.place));
-        }
         let name = insert.target.as_str();
         if self.sources.contains_key(name) {
             return Err(Error::new(Kind::Plan, "P141", format!("the pipeline reads `{name}` and writes it too"))
@@ -32,7 +30,9 @@ impl Builder<'_> {
         let from = self.place(&stream, statement)?;
         let schema = result_schema(&statement.plan);
         let mut mode = self.catalog.write_mode(name, &schema).map_err(|error| error.at(&insert.place))?;
-        if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
+        if stream.changes {
+            by_key(&mut mode, statement, insert)?;
+        } else if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
             *sequence = default_sequence(&statement.plan, self.catalog.project());
         }
         let staging = self.catalog.environment().state.join("pipelines").join(&self.pipeline.name);
@@ -97,4 +97,32 @@ impl Builder<'_> {
         let name = |at: usize| plan.schema().field(at).name().clone();
         (window, start.map(name), end.map(name))
     }
+}
+
+/// Makes sure that changes find the row that they change, and that the newest change is right whatever it says.
+fn by_key(mode: &mut WriteMode, statement: &Statement, insert: &Insert) -> Result<()> {
+    let refuse = |label: &str| {
+        let message = format!("the rows of this query change, and `{}` cannot follow", insert.target);
+        Error::new(Kind::Plan, "P146", message).at(&insert.place).label(label.to_owned())
+    };
+    let WriteMode::Upsert { key, sequence } = mode else {
+        return Err(refuse("rows are only added here").fact(
+            "declare the table with write = 'upsert' and a PRIMARY KEY, or keep the result in a MATERIALIZED VIEW",
+        ));
+    };
+    let schema = statement.plan.schema();
+    let names =
+        |columns: &[usize]| -> Vec<String> { columns.iter().map(|at| schema.field(*at).name().clone()).collect() };
+    let Some(of_query) = key_of(&statement.plan) else {
+        return Err(refuse("nothing is known to tell the rows of this query apart")
+            .fact("select all columns of its GROUP BY, or keep the result in a MATERIALIZED VIEW"));
+    };
+    if let Some(missing) = names(&of_query).into_iter().find(|name| !key.contains(name)) {
+        return Err(refuse(&format!("`{missing}` is not in the PRIMARY KEY"))
+            .fact(format!("several rows of the query would be one row of the table; its key is ({})", key.join(", ")))
+            .fact(format!("the rows of the query are told apart by ({})", names(&of_query).join(", "))));
+    }
+    // The changes of a key come in order, epoch by epoch; nothing in the row orders them.
+    *sequence = None;
+    Ok(())
 }

@@ -106,7 +106,12 @@ fn refusals_name_the_place_and_the_way_out() {
             "GROUP",
             "MATERIALIZED VIEW",
         ),
-        ("INSERT INTO out SELECT DISTINCT region FROM orders", "P137", "DISTINCT", "MATERIALIZED VIEW"),
+        (
+            "INSERT INTO kept (id, at) SELECT id, max(at) AS at FROM orders GROUP BY id, region",
+            "P146",
+            "kept",
+            "id, region",
+        ),
         ("INSERT INTO out SELECT id, now() AS t FROM orders", "P131", "now", "event time"),
         ("INSERT INTO out SELECT id FROM orders WHERE random() < 0.5", "P132", "random", "md5"),
         ("INSERT INTO out SELECT uuid() AS u FROM orders", "P132", "uuid", "columns"),

@@ -1,0 +1,201 @@
+//! [`RunningFactory`]: the second half of a GROUP BY without a window: the states of all groups, and what changed.
+//!
+//! Groups lie in a [`KeyLog`] as bytes. Partial states gather in small tables; at the barrier the stored states of those
+//! groups alone are read, merged and written back, so that neither time nor what is stored depends on the other groups.
+//!
+//! **Invariant:** a group is stored if and only if it stands downstream (the one group of an aggregate over everything
+//! stands from the first epoch on).
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use tidemill_model::{Epoch, Place, Result};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+
+use super::Spec;
+use super::results::difference;
+use super::signed::negative;
+use crate::stream::aggregate::Groups;
+use crate::stream::state::{KeyLog, Layout};
+use crate::stream::transform::failed;
+
+/// The name of the log of groups.
+const GROUPS: &str = "groups";
+
+/// Makes the second halves.
+#[derive(Debug)]
+pub(in crate::stream) struct RunningFactory {
+    pub(in crate::stream) spec: Spec,
+    pub(in crate::stream) text: String,
+    pub(in crate::stream) place: Place,
+}
+
+impl RunningFactory {
+    fn layout(&self) -> Layout {
+        let spec = &self.spec.groups;
+        let (keys, states) = spec.partial.fields().split_at(spec.leading());
+        Layout::new(keys, states, keys.len())
+    }
+}
+
+impl OperatorFactory for RunningFactory {
+    fn create(&self, lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
+        let spec = &self.spec.groups;
+        let pending =
+            || Groups::new(&spec.key_schema(0), &spec.aggregates).map_err(|error| failed(&error, &self.place));
+        let groups =
+            KeyLog::new(Arc::new(self.layout()), GROUPS).map_err(|e| failed(&DataFusionError::from(e), &self.place))?;
+        Ok(Box::new(Running {
+            pending: [pending()?, pending()?],
+            groups,
+            spec: Arc::clone(&self.spec),
+            place: self.place.clone(),
+            lane,
+        }))
+    }
+
+    fn describe(&self) -> String {
+        self.text.clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("running v1 {} {}", self.layout().fingerprint(), self.spec.fingerprint())
+    }
+}
+
+struct Running {
+    spec: Spec,
+    place: Place,
+    lane: usize,
+    /// What came since the last barrier: of inserted rows, and of retracted ones.
+    pending: [Groups; 2],
+    groups: KeyLog,
+}
+
+/// Groups by their keys.
+type Columns = (Vec<ArrayRef>, Vec<ArrayRef>);
+
+impl Running {
+    fn take(&mut self, batch: &Batch) -> Result<(), DataFusionError> {
+        let spec = &self.spec.groups;
+        // A partial operator sends batches of one sign; an exchange divides them without mixing.
+        let taken_back = batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0));
+        let (keys, states) = batch.rows.columns().split_at(spec.leading());
+        self.pending[usize::from(taken_back)].merge(keys, states, batch.len(), &spec.aggregates)
+    }
+
+    /// The pending states, those of retracted rows negated.
+    fn pending(&mut self) -> Result<Vec<Columns>, DataFusionError> {
+        let leading = self.spec.groups.leading();
+        let mut all = Vec::new();
+        for (number, groups) in self.pending.iter_mut().enumerate() {
+            if groups.len() == 0 {
+                continue;
+            }
+            let mut keys = groups.take_states()?;
+            let states = keys.split_off(leading);
+            all.push((keys, if number == 0 { states } else { negative(&states)? }));
+        }
+        Ok(all)
+    }
+
+    /// Merges what is pending into the stored groups and answers what changed.
+    fn settle(&mut self) -> Result<Option<Batch>, DataFusionError> {
+        let spec = Arc::clone(&self.spec);
+        let groups = &spec.groups;
+        let global = spec.is_global() && self.lane == 0;
+        if global && self.groups.len() == 0 && self.pending[0].len() == 0 {
+            // SQL's GROUP BY over everything has one row even when there are none.
+            self.pending[0].touch(&groups.aggregates, &groups.partial)?;
+        }
+        let pending = self.pending()?;
+        if pending.is_empty() {
+            return Ok(None);
+        }
+        let keys = self.distinct_keys(&pending)?;
+        let known: Vec<&[u8]> = keys.iter().filter(|key| self.groups.get(key).is_some()).map(AsRef::as_ref).collect();
+        let old = self.stored(&known)?;
+        let mut merged = Groups::new(&groups.key_schema(0), &groups.aggregates)?;
+        if let Some(old) = &old {
+            let (keys, states) = old.columns().split_at(groups.leading());
+            merged.merge(keys, states, old.num_rows(), &groups.aggregates)?;
+        }
+        for (keys, states) in &pending {
+            merged.merge(keys, states, rows_of(keys, states), &groups.aggregates)?;
+        }
+        let count = merged.len();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let new = RecordBatch::try_new_with_options(Arc::clone(&groups.partial), merged.take_states()?, &options)?;
+        let standing = spec.results(&new)?;
+        let before = old.map(|old| spec.results(&old)).transpose()?;
+        let change = difference(before.as_ref().map(|before| &before.rows), &standing)?;
+        self.store(&new, &standing.there)?;
+        Ok(Some(change))
+    }
+
+    /// The keys of all pending groups, each once, in order of their bytes.
+    fn distinct_keys(&self, pending: &[Columns]) -> Result<Vec<Box<[u8]>>, ArrowError> {
+        let mut all: Vec<Box<[u8]>> = Vec::new();
+        for (keys, states) in pending {
+            let encoded = self.groups.encode_keys(keys)?;
+            all.extend((0..rows_of(keys, states)).map(|row| encoded.row(row).into()));
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// The stored states of these groups; `None` when there are none.
+    fn stored(&self, keys: &[&[u8]]) -> Result<Option<RecordBatch>, ArrowError> {
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let mut columns = self.groups.decode_keys(keys.iter().copied())?;
+        columns.extend(self.groups.decode_values(keys.iter().filter_map(|key| self.groups.get(key)))?);
+        let options = RecordBatchOptions::new().with_row_count(Some(keys.len()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.spec.groups.partial), columns, &options).map(Some)
+    }
+
+    fn store(&mut self, new: &RecordBatch, there: &BooleanArray) -> Result<(), ArrowError> {
+        let (keys, states) = new.columns().split_at(self.spec.groups.leading());
+        let (keys, states) = (self.groups.encode_keys(keys)?, self.groups.encode_values(states)?);
+        for row in 0..new.num_rows() {
+            if there.value(row) {
+                self.groups.put(keys.row(row), states.row(row));
+            } else {
+                self.groups.remove(keys.row(row));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many groups these columns are of; without any column it is the one group.
+fn rows_of(keys: &[ArrayRef], states: &[ArrayRef]) -> usize {
+    keys.first().or(states.first()).map_or(1, |column| column.len())
+}
+
+impl Operator for Running {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+        self.take(&batch).map_err(|error| failed(&error, &self.place))
+    }
+
+    fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
+        if let Some(change) = self.settle().map_err(|error| failed(&error, &self.place))? {
+            out.push(change);
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
+        let mut chunks = Vec::new();
+        self.groups.snapshot(&mut chunks)?;
+        Ok(chunks)
+    }
+
+    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
+        self.groups.restore(chunks, lane, lanes)
+    }
+}

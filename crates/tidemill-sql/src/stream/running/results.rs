@@ -1,0 +1,78 @@
+//! Results of groups, and what changed in them.
+//!
+//! **Invariant:** taking the old results, adding the weighted rows and dropping zeros gives the results of the groups
+//! that are there now.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::{and, concat_batches, filter_record_batch, not, nullif, or};
+use arrow::datatypes::Int64Type;
+use datafusion::common::{Result, internal_datafusion_err};
+use tidemill_runtime::Batch;
+
+use super::RunningSpec;
+use crate::stream::aggregate::{Groups, changed_rows};
+
+/// Groups by their states, and whether each is there.
+pub(super) struct Standing {
+    /// The columns of the result.
+    pub(super) rows: RecordBatch,
+    /// Which of them are there: a group whose rows were all taken back is not.
+    pub(super) there: BooleanArray,
+}
+
+impl RunningSpec {
+    /// The results of groups of these states, row by row.
+    pub(super) fn results(&self, states: &RecordBatch) -> Result<Standing> {
+        let spec = &self.groups;
+        let count = states.num_rows();
+        let mut groups = Groups::new(&spec.key_schema(0), &spec.aggregates)?;
+        let (keys, columns) = states.columns().split_at(spec.leading());
+        groups.merge(keys, columns, count, &spec.aggregates)?;
+        let (keys, mut results) = groups.take_results()?;
+        let number = |at: usize| -> Result<Int64Array> {
+            let column = results.get(at).and_then(|column| column.as_primitive_opt::<Int64Type>());
+            column.cloned().ok_or_else(|| internal_datafusion_err!("a count is no integer"))
+        };
+        let there = match self.rows {
+            Some(at) if !self.is_global() => number(at)?.iter().map(|rows| Some(rows.unwrap_or(0) > 0)).collect(),
+            _ => BooleanArray::from(vec![true; count]),
+        };
+        let empty = self
+            .sums
+            .iter()
+            .map(|(sum, counted)| {
+                Ok((*sum, number(*counted)?.iter().map(|n| Some(n.unwrap_or(0) == 0)).collect::<BooleanArray>()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for (sum, none) in empty {
+            results[sum] = nullif(&results[sum], &none)?;
+        }
+        let columns: Vec<ArrayRef> = spec.assemble(0, &keys, &results, count);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?;
+        Ok(Standing { rows, there })
+    }
+}
+
+/// What changed. `old` are the results of the first groups of `new`, in the same order; the other groups are new.
+pub(super) fn difference(old: Option<&RecordBatch>, new: &Standing) -> Result<Batch> {
+    let known = old.map_or(0, RecordBatch::num_rows);
+    let (before, there) = (new.rows.slice(0, known), new.there.slice(0, known));
+    let added = filter_record_batch(
+        &new.rows.slice(known, new.rows.num_rows() - known),
+        &new.there.slice(known, new.there.len() - known),
+    )?;
+    let Some(old) = old else { return Ok(Batch::inserts(added)) };
+    let changed = changed_rows(old, &before)?;
+    let gone = filter_record_batch(old, &or(&changed, &not(&there)?)?)?;
+    let come = filter_record_batch(&before, &and(&changed, &there)?)?;
+    let rows = concat_batches(&new.rows.schema(), [&gone, &come, &added])?;
+    if gone.num_rows() == 0 {
+        return Ok(Batch::inserts(rows));
+    }
+    let inserted = rows.num_rows() - gone.num_rows();
+    let weights = std::iter::repeat_n(-1_i64, gone.num_rows()).chain(std::iter::repeat_n(1, inserted));
+    Ok(Batch { weights: Some(Int64Array::from_iter_values(weights)), rows })
+}
