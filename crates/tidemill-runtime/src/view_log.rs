@@ -32,7 +32,7 @@ pub fn standing_rows<'a>(chunks: impl IntoIterator<Item = (&'a str, &'a RecordBa
     }
     let mut standing = Vec::with_capacity(logs.len());
     for (log, mut chunks) in logs {
-        chunks.sort_by(|(one, _), (other, _)| one.cmp(other));
+        chunks.sort_by_key(|(sequence, _)| *sequence);
         let rows: Vec<&RecordBatch> = chunks.into_iter().map(|(_, rows)| rows).collect();
         let read = match rows.as_slice() {
             [whole] => every(whole).map(|rows| vec![rows]),

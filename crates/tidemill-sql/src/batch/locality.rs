@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Operator, Tabl
 
 use super::provider::DatasetTable;
 use crate::language::Project;
-use crate::session::{Meaning, lineage, meaning_of};
+use crate::session::{Meaning, WindowNode, lineage, meaning_of};
 
 /// What is known of a query.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +69,10 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
         | LogicalPlan::Unnest(_)
         | LogicalPlan::EmptyRelation(_)
         | LogicalPlan::Values(_) => seen,
+        LogicalPlan::Extension(_) if WindowNode::of(plan).is_some() => {
+            let local = times(plan, project).last().is_some_and(|end| *end != Meaning::Plain);
+            seen.unless(local, "its windows are of no event time")
+        }
         LogicalPlan::Sort(node) => seen.unless(node.fetch.is_none(), LIMIT),
         LogicalPlan::Limit(_) => seen.unless(false, LIMIT),
         LogicalPlan::Aggregate(node) => {

@@ -16,7 +16,7 @@ use tidemill_model::{Interval, Timestamp};
 
 use super::locality::{dataset_of, examine, times};
 use crate::language::Project;
-use crate::session::{Meaning, WindowSize, meaning_of};
+use crate::session::{Meaning, WINDOW_END, WindowNode, WindowSize, meaning_of};
 
 /// A query made ready for an interval.
 #[derive(Debug, Clone)]
@@ -64,8 +64,11 @@ impl Narrowing<'_> {
         let Some((column, size)) = window_end(&plan, self.project) else {
             return Ok(plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, windowed)?)))?.data);
         };
-        // The earliest window that ends after `from` is the one that `from` lies in.
-        let from = size.window_of(from.0).map_or(Timestamp(i64::MIN), |(start, _)| Timestamp(start));
+        let from = match size {
+            // A session may have begun at any time, so that only all rows before tell what it is.
+            WindowSize::Session { .. } => Timestamp(i64::MIN),
+            WindowSize::Micros { .. } | WindowSize::Months { .. } => Timestamp(size.earliest_open(from.0)),
+        };
         let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, true)?)))?.data;
         if windowed {
             return Ok(plan);
@@ -82,6 +85,10 @@ impl Narrowing<'_> {
 
 /// The column with the end of the window, and the window's size, when a node assigns windows by event time.
 fn window_end(plan: &LogicalPlan, project: &Project) -> Option<(Column, WindowSize)> {
+    if let Some(node) = WindowNode::of(plan) {
+        let told = times(plan, project).pop()? != Meaning::Plain;
+        return told.then(|| (Column::new_unqualified(WINDOW_END), node.size));
+    }
     let LogicalPlan::Projection(projection) = plan else { return None };
     let input = times(&projection.input, project);
     projection.expr.iter().enumerate().find_map(|(at, expr)| {

@@ -8,6 +8,7 @@ use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 
 use super::size::WindowSize;
 use super::tumble::{TUMBLE_END, TUMBLE_START};
+use super::windowing::WindowNode;
 
 /// What a column says about time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +80,17 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
         LogicalPlan::Filter(node) => of(&node.input),
         LogicalPlan::SubqueryAlias(node) => of(&node.input),
         LogicalPlan::Sort(node) => of(&node.input),
+        LogicalPlan::Extension(_) => {
+            let Some(node) = WindowNode::of(plan) else { return plain() };
+            let mut meanings = of(&node.input);
+            let size = node.size;
+            let bounds = match meaning_of(&node.time, &node.input, &meanings).as_time() {
+                Some(behind) => [Meaning::Start { size, behind: behind.clone() }, Meaning::End { size, behind }],
+                None => [Meaning::Plain, Meaning::Plain],
+            };
+            meanings.extend(bounds);
+            meanings
+        }
         LogicalPlan::Aggregate(node) => {
             let input = of(&node.input);
             let mut meanings: Vec<Meaning> =

@@ -19,6 +19,7 @@ mod tables;
 mod tests;
 mod tumble;
 mod types;
+mod windowing;
 mod windows;
 
 pub use compile::{checked, compile, truths, values};
@@ -29,5 +30,6 @@ pub use planner::{Planner, lift};
 pub use size::WindowSize;
 pub use state::session_state;
 pub use tables::{SchemaOnly, accepted_schema};
-pub use tumble::{TUMBLE_END, TUMBLE_START, WindowBounds};
+pub use tumble::{HOP_PANE, TUMBLE_END, TUMBLE_START, WindowBounds};
 pub use types::sql_type;
+pub use windowing::{WINDOW_END, WINDOW_START, WindowNode};

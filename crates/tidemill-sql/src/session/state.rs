@@ -7,11 +7,13 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 
 use super::clock_functions::{Micros, Now};
 use super::exact;
 use super::tumble::WindowBounds;
 use super::types::Types;
+use super::windowing::ExpandWindows;
 use super::windows::Windows;
 
 /// Functions that DataFusion answers in nanoseconds.
@@ -36,8 +38,11 @@ pub fn session_state() -> SessionState {
     scalars.extend([Now::function(), WindowBounds::start(), WindowBounds::end()].map(Arc::new));
     let mut aggregates = SessionStateDefaults::default_aggregate_functions();
     exact::replace(&mut aggregates);
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(ExpandWindows)];
+    rules.extend(Optimizer::new().rules);
     SessionStateBuilder::new_with_default_features()
         .with_config(config)
+        .with_optimizer_rules(rules)
         .with_scalar_functions(scalars)
         .with_aggregate_functions(aggregates)
         .with_relation_planners(vec![Arc::new(Windows)])

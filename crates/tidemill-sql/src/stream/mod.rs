@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod gate;
+mod hop;
 mod lookup;
 mod plan;
 mod running;

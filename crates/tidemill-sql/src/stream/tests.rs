@@ -281,6 +281,52 @@ fn windows_over_windows_close_in_turn() {
 }
 
 #[test]
+fn hopping_windows_are_made_of_panes() {
+    for windows in [
+        "INTERVAL '1 minute', INTERVAL '5 minutes'",
+        "INTERVAL '50 seconds', INTERVAL '70 seconds'",
+        "INTERVAL '1 minute', INTERVAL '20 seconds'",
+        "INTERVAL '2 minutes', INTERVAL '2 minutes'",
+        "INTERVAL '1 second', INTERVAL '1 minute', OFFSET => INTERVAL '100 milliseconds'",
+        "INTERVAL '7 seconds', INTERVAL '5 minutes', OFFSET => INTERVAL '3 seconds'",
+    ] {
+        for sql in [
+            "SELECT region, window_start, window_end, count(*) AS n, sum(amount) AS s, avg(price) AS a, count(DISTINCT customer) AS d
+               FROM HOP(cleaned, at, {}) GROUP BY region, window_start, window_end HAVING count(*) > 1",
+            "SELECT window_end, max(price) AS m FROM HOP((SELECT * FROM orders WHERE paid), at, {}) AS h GROUP BY window_end",
+        ] {
+            check(&sql.replace("{}", windows), true);
+        }
+    }
+}
+
+#[test]
+fn hopping_windows_are_also_rows() {
+    for sql in [
+        "SELECT id, window_start, window_end FROM HOP(orders, at, INTERVAL '20 seconds', INTERVAL '1 minute') WHERE paid",
+        "SELECT id, window_end FROM HOP(orders, at, INTERVAL '1 minute', INTERVAL '20 seconds')",
+        "SELECT region, window_start, count(*) AS n FROM HOP(orders, at, INTERVAL '30 seconds', INTERVAL '1 minute')
+           WHERE at < window_start + INTERVAL '50 seconds' GROUP BY region, window_start",
+        "SELECT window_start, max(window_end) AS e, count(*) AS n
+           FROM HOP(orders, at, INTERVAL '30 seconds', INTERVAL '100 seconds') GROUP BY window_start",
+        "SELECT h.window_start, r.note, sum(h.amount) AS s FROM HOP(cleaned, at, INTERVAL '1 minute', INTERVAL '3 minutes') AS h
+           JOIN rates AS r ON h.currency = r.currency GROUP BY h.window_start, r.note",
+        "SELECT window_start, max(n) AS n, count(*) AS k FROM TUMBLE((
+           SELECT window_start AS w, region, count(*) AS n FROM HOP(orders, at, INTERVAL '20 seconds', INTERVAL '1 minute')
+           GROUP BY window_start, region), w, INTERVAL '2 minutes') GROUP BY window_start",
+        "SELECT window_start, sum(n) AS n FROM HOP((
+           SELECT window_end, count(*) AS n FROM TUMBLE(orders, at, INTERVAL '20 seconds')
+           GROUP BY window_end), window_end, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY window_start",
+    ] {
+        check(sql, true);
+    }
+    check(
+        "SELECT region, count(*) AS n FROM HOP(orders, at, INTERVAL '20 seconds', INTERVAL '1 minute') GROUP BY region",
+        false,
+    );
+}
+
+#[test]
 fn groups_without_a_window_change_until_the_end() {
     for sql in [
         "SELECT region, currency, sum(amount) AS s, count(DISTINCT customer) AS n FROM cleaned GROUP BY region, currency",
@@ -449,6 +495,48 @@ fn a_view_forgets_old_windows_only() {
     assert!(before >= 10, "all windows were there: {before}");
     assert!((4..=5).contains(&after), "the open one and those of the last three minutes: {after}");
     assert!(state["v.final"].len() <= 4, "closed windows are no longer stored: {:?}", state["v.final"].keys());
+}
+
+/// Rows that each come after windows that they are in have closed: what is counted and what is late are all pairs.
+#[test]
+fn a_row_is_late_for_the_windows_that_closed_alone() {
+    let sql = format!(
+        "{TABLES} INSERT INTO out SELECT window_start, count(*) AS n
+         FROM HOP(orders, at, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY window_start;"
+    );
+    let plan = plan(&sql, &open()).expect("a plan");
+    let rows = orders(5, 600);
+    let times = arrow::array::AsArray::as_primitive::<arrow::datatypes::TimestampMicrosecondType>(rows.column(7));
+    let minute = |at: i64| at.div_euclid(60_000_000);
+    let middle = minute(FIRST + SPAN / 2) * 60_000_000;
+    let early = some(&rows, |row| times.value(row) >= middle);
+    let late = some(&rows, |row| times.value(row) < middle);
+    let mut flow = Flow::start(&plan.graph, 2, None);
+    flow.rows("orders", 0, &early).expect("takes rows");
+    flow.watermark("orders", middle).expect("takes a watermark");
+    flow.rows("orders", 1, &late).expect("takes rows");
+    flow.watermark("orders", i64::MAX).expect("takes the end");
+    let mut expected: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut pairs = 0;
+    for at in times.values() {
+        for start in (minute(*at) - 2)..=minute(*at) {
+            match (start + 3) * 60_000_000 > middle {
+                true => *expected.entry(start * 60_000_000).or_insert(0) += 1,
+                false => pairs += 1,
+            }
+        }
+    }
+    let got: BTreeMap<i64, i64> = flow.written["out"]
+        .iter()
+        .flat_map(|batch| {
+            let starts =
+                arrow::array::AsArray::as_primitive::<arrow::datatypes::TimestampMicrosecondType>(batch.column(0));
+            let counts = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(1));
+            starts.values().iter().copied().zip(counts.values().iter().copied()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(got, expected);
+    assert_eq!(flow.late("out.partial"), pairs);
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl MaterializeView {
         let times = rows.column(window.column).as_primitive::<TimestampMicrosecondType>();
         let start = |at: i64| match window.is_end {
             false => Some(at),
-            true => window.size.window_of(at.saturating_sub(1)).map(|(start, _)| start),
+            true => window.size.start_of(at),
         };
         times.iter().map(|at| at.and_then(start)).collect()
     }

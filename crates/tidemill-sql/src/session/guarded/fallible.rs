@@ -8,7 +8,7 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 
-use crate::session::{TUMBLE_END, TUMBLE_START};
+use crate::session::{HOP_PANE, TUMBLE_END, TUMBLE_START};
 
 /// Functions that have an answer for every value of their arguments' types.
 const TOTAL: &[&str] = &[
@@ -49,6 +49,7 @@ const TOTAL: &[&str] = &[
     "signum",
     TUMBLE_START,
     TUMBLE_END,
+    HOP_PANE,
 ];
 
 /// Whether an expression over these columns can fail on some row.

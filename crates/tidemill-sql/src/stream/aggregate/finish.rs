@@ -84,24 +84,11 @@ impl Final {
         window.merge(&spec, partial)
     }
 
-    /// Divides partial groups by window; most batches are of one or few.
     fn take(&mut self, partial: &RecordBatch) -> Result<(), DataFusionError> {
         if self.spec.window.is_none() {
             return self.merge(0, partial);
         }
-        let starts = partial.column(0).as_primitive::<TimestampMicrosecondType>().values().clone();
-        let Some(&first) = starts.first() else { return Ok(()) };
-        if starts.iter().all(|start| *start == first) {
-            return self.merge(first, partial);
-        }
-        let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for (row, start) in (0_u32..).zip(starts.iter()) {
-            rows.entry(*start).or_default().push(row);
-        }
-        for (start, rows) in rows {
-            self.merge(start, &take_record_batch(partial, &UInt32Array::from(rows))?)?;
-        }
-        Ok(())
+        divided(partial)?.iter().try_for_each(|(start, rows)| self.merge(*start, rows))
     }
 
     /// What changed in a window since it was last looked at.
@@ -148,6 +135,21 @@ impl Final {
     fn chunk_name(&self, start: i64) -> String {
         if self.spec.window.is_some() { start.to_string() } else { ALL.to_owned() }
     }
+}
+
+/// Partial groups divided by their first column; most batches are of one or few windows.
+pub(super) fn divided(partial: &RecordBatch) -> Result<Vec<(i64, RecordBatch)>, DataFusionError> {
+    let starts = partial.column(0).as_primitive::<TimestampMicrosecondType>().values().clone();
+    let Some(&first) = starts.first() else { return Ok(Vec::new()) };
+    if starts.iter().all(|start| *start == first) {
+        return Ok(vec![(first, partial.clone())]);
+    }
+    let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    for (row, start) in (0_u32..).zip(starts.iter()) {
+        rows.entry(*start).or_default().push(row);
+    }
+    let take = |(start, rows)| Ok((start, take_record_batch(partial, &UInt32Array::from(rows))?));
+    rows.into_iter().map(take).collect()
 }
 
 impl Operator for Final {

@@ -83,6 +83,11 @@ impl Groups {
         Ok(())
     }
 
+    /// Makes sure that there are groups with these keys, first of all.
+    pub(super) fn know(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        self.intern(keys, rows)
+    }
+
     /// Makes sure that the one group without keys exists, though no row did.
     pub(in crate::stream) fn touch(&mut self, aggregates: &[Aggregate], input: &SchemaRef) -> Result<()> {
         if self.keys.is_some() || self.len > 0 {

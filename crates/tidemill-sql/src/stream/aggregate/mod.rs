@@ -8,12 +8,16 @@
 mod changes;
 mod finish;
 mod groups;
+mod panes;
 mod partial;
+mod sliding;
 mod spec;
+mod tiers;
 mod windows;
 
 pub(super) use changes::changed_rows;
 pub(super) use finish::{Emission, FinalFactory};
 pub(super) use groups::Groups;
 pub(super) use partial::PartialFactory;
+pub(super) use sliding::SlidingFactory;
 pub(super) use spec::{Aggregate, GroupSpec, OutputColumn, WindowBy};

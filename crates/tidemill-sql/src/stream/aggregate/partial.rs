@@ -71,7 +71,7 @@ impl Partial {
         if let Some(window) = &spec.window {
             let mut starts = window.starts(&values(&window.column, &rows)?);
             let least = arrow::compute::min(&starts).unwrap_or(i64::MAX);
-            if starts.null_count() > 0 || least < self.earliest_open {
+            if starts.null_count() > 0 || window.first_window(least) < self.earliest_open {
                 (rows, starts) = self.without_late(&rows, window, &starts)?;
             }
             self.earliest_held = self.earliest_held.min(arrow::compute::min(&starts).unwrap_or(i64::MAX));
@@ -86,16 +86,17 @@ impl Partial {
         self.groups.update(&keys, &rows, &spec.aggregates)
     }
 
-    /// The rows whose window is open, and the starts of their windows. Rows in no window are in no group.
+    /// The rows of which some window is open, and what tells their windows. For each other window that has closed the row
+    /// is late. Rows in no window are in no group.
     fn without_late(
         &mut self,
         rows: &RecordBatch,
         window: &WindowBy,
         starts: &TimestampMicrosecondArray,
     ) -> Result<(RecordBatch, TimestampMicrosecondArray), DataFusionError> {
-        let late = starts.iter().flatten().filter(|start| *start < self.earliest_open).count();
-        self.late += late as u64;
-        let keep = mask(starts.iter().map(|start| start.is_some_and(|start| start >= self.earliest_open)));
+        let open = self.earliest_open;
+        self.late += starts.iter().flatten().map(|start| window.closed_windows(start, open)).sum::<u64>();
+        let keep = mask(starts.iter().map(|start| start.is_some_and(|start| window.last_window(start) >= open)));
         let rows = filter_record_batch(rows, &keep)?;
         let starts = window.starts(&values(&window.column, &rows)?);
         Ok((rows, starts))
@@ -134,7 +135,7 @@ impl Operator for Partial {
             out.watermark = Some(Watermark(time));
         }
         self.earliest_open = self.earliest_open.max(window.size.earliest_open(time));
-        if self.earliest_held < self.earliest_open { self.send(out) } else { Ok(()) }
+        if window.first_window(self.earliest_held) < self.earliest_open { self.send(out) } else { Ok(()) }
     }
 
     fn before_barrier(&mut self, out: &mut Output) -> Result<()> {

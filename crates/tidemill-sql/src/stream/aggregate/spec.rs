@@ -39,6 +39,8 @@ pub(in crate::stream) struct WindowBy {
     pub(in crate::stream) is_end: bool,
     /// Its length.
     pub(in crate::stream) size: WindowSize,
+    /// Whether the column tells the start of a pane rather than of a window.
+    pub(in crate::stream) panes: bool,
     /// The windows whose starts the column's times are, innermost first: time is that far behind the watermark.
     pub(in crate::stream) behind: Vec<WindowSize>,
 }
@@ -98,7 +100,9 @@ impl GroupSpec {
 
     /// The columns by which groups find their lane.
     pub(in crate::stream) fn route(&self) -> Vec<usize> {
-        (0..self.leading()).collect()
+        // A window is made of several panes, which have to meet.
+        let from = usize::from(self.window.as_ref().is_some_and(|window| window.panes));
+        (from..self.leading()).collect()
     }
 
     /// The key fields of a partial batch from column `from` on.
@@ -110,7 +114,8 @@ impl GroupSpec {
     /// Whatever must be equal for stored groups to be readable.
     pub(in crate::stream) fn fingerprint(&self) -> String {
         let window = self.window.as_ref().map(|window| {
-            format!("{:?} end={} behind={:?} of {}", window.size, window.is_end, window.behind, window.column)
+            let WindowBy { column, is_end, size, panes, behind } = window;
+            format!("{size:?} end={is_end} panes={panes} behind={behind:?} of {column}")
         });
         let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
         let aggregates: Vec<String> = self
@@ -164,9 +169,27 @@ impl WindowBy {
             return told.clone();
         }
         let zone = told.timezone().map(Arc::from);
-        let start = |end: i64| self.size.window_of(end.saturating_sub(1)).map(|(start, _)| start);
+        let start = |end: i64| self.size.start_of(end);
         let starts: TimestampMicrosecondArray = told.iter().map(|end| end.and_then(start)).collect();
         starts.with_timezone_opt(zone)
+    }
+
+    /// The start of the earliest window that rows told apart by this start are in.
+    pub(super) fn first_window(&self, start: i64) -> i64 {
+        if self.panes && start < i64::MAX { self.size.earliest_open(start) } else { start }
+    }
+
+    /// The start of the last window that rows told apart by this start are in.
+    pub(super) fn last_window(&self, start: i64) -> i64 {
+        if self.panes { self.size.last_start(start).unwrap_or(start) } else { start }
+    }
+
+    /// How many windows that begin before `open` rows told apart by this start are in.
+    pub(super) fn closed_windows(&self, start: i64, open: i64) -> u64 {
+        match self.panes {
+            true => self.size.starts_at(start).take_while(|start| *start < open).count() as u64,
+            false => u64::from(start < open),
+        }
     }
 
     /// The watermark of the column's times, given that of the rows.

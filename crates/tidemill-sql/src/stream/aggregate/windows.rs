@@ -103,7 +103,7 @@ impl Window {
     }
 }
 
-fn start_column(spec: &GroupSpec, start: i64, rows: usize) -> ArrayRef {
+pub(super) fn start_column(spec: &GroupSpec, start: i64, rows: usize) -> ArrayRef {
     let zone = match spec.partial.field(0).data_type() {
         arrow::datatypes::DataType::Timestamp(_, zone) => zone.clone(),
         _ => None,
@@ -111,7 +111,7 @@ fn start_column(spec: &GroupSpec, start: i64, rows: usize) -> ArrayRef {
     Arc::new(arrow::array::TimestampMicrosecondArray::from_value(start, rows).with_timezone_opt(zone))
 }
 
-fn merge(groups: &mut Groups, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
+pub(super) fn merge(groups: &mut Groups, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
     let (leading, columns) = (spec.leading(), partial.columns());
     let keys = &columns[usize::from(spec.window.is_some())..leading];
     groups.merge(keys, &columns[leading..], partial.num_rows(), &spec.aggregates)

@@ -13,13 +13,15 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Aggregate as GroupBy, Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use tidemill_model::Result;
-use tidemill_runtime::Route;
+use tidemill_runtime::{OperatorFactory, Route};
 
 use super::build::{Builder, Walk, uncompiled};
 use super::pending::Stream;
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
-use crate::stream::aggregate::{Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, WindowBy};
+use crate::stream::aggregate::{
+    Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, SlidingFactory, WindowBy,
+};
 
 /// How the columns of a GROUP BY's key are used.
 struct Keys {
@@ -45,13 +47,20 @@ impl Builder<'_> {
         if keys.window.is_none() {
             return self.running(plan, node, walk);
         }
-        let mut input = self.walk(&node.input, Walk { emission: Emission::Once, ..walk })?;
+        let failed = |error: DataFusionError| uncompiled(&error, place);
+        let panes = match &keys.window {
+            Some((.., size, _)) if !size.tiles() && self.only_groups_by_windows(node, &keys) => {
+                self.without_windows(&node.input, *size).map_err(failed)?
+            }
+            _ => None,
+        };
+        let below = panes.as_ref().unwrap_or(&node.input);
+        let mut input = self.walk(below, Walk { emission: Emission::Once, ..walk })?;
         if input.changes {
             return Err(super::build::not_yet(place, "group", "GROUP BY over results that change"));
         }
-        let failed = |error: DataFusionError| uncompiled(&error, place);
         input.prune(&needed(node, &keys)).map_err(failed)?;
-        let spec = Arc::new(spec(plan, node, &keys, input.schema()).map_err(failed)?);
+        let spec = Arc::new(spec(plan, node, &keys, panes.is_some(), input.schema()).map_err(failed)?);
         let from = self.place(&input, walk.statement)?;
         let text = words(node, &keys);
         let partial =
@@ -63,10 +72,20 @@ impl Builder<'_> {
             (Emission::Changes, _) => "changes at each epoch, until a window closes",
         };
         let (emission, route) = (walk.emission, spec.route());
-        let last = FinalFactory { spec, emission, text: format!("aggregate {text}, {when}"), place: place.clone() };
-        let last = self.add_operator(walk.statement, "final", Arc::new(last));
+        let (text, place) = (format!("aggregate {text}, {when}"), place.clone());
+        let last: Arc<dyn OperatorFactory> = match panes {
+            None => Arc::new(FinalFactory { spec, emission, text, place }),
+            Some(_) => Arc::new(SlidingFactory { spec, emission, text, place }),
+        };
+        let last = self.add_operator(walk.statement, "final", last);
         self.graph.connect(partial, last, 0, Route::Hash(route));
         Ok(Stream::of(last, Arc::clone(&node.schema), walk.emission == Emission::Changes))
+    }
+
+    /// Whether the bounds of the windows are keys and nothing else.
+    fn only_groups_by_windows(&self, node: &GroupBy, keys: &Keys) -> bool {
+        let plain = keys.plain.iter().map(|at| &node.group_expr[*at]);
+        plain.chain(&node.aggr_expr).all(|expr| self.looks_away(expr, &node.input))
     }
 }
 
@@ -107,7 +126,13 @@ fn needed(node: &GroupBy, keys: &Keys) -> BTreeSet<Column> {
     grouped.chain(&node.aggr_expr).flat_map(Expr::column_refs).cloned().collect()
 }
 
-fn spec(plan: &LogicalPlan, node: &GroupBy, keys: &Keys, input: &DFSchema) -> Result<GroupSpec, DataFusionError> {
+fn spec(
+    plan: &LogicalPlan,
+    node: &GroupBy,
+    keys: &Keys,
+    panes: bool,
+    input: &DFSchema,
+) -> Result<GroupSpec, DataFusionError> {
     let mut aggregates = Vec::with_capacity(node.aggr_expr.len());
     let arrow_input = arrow_schema(input);
     for expr in &node.aggr_expr {
@@ -123,7 +148,8 @@ fn spec(plan: &LogicalPlan, node: &GroupBy, keys: &Keys, input: &DFSchema) -> Re
         None => None,
         Some((at, is_end, size, behind)) => {
             let column = compile(&node.group_expr[*at], input)?;
-            Some(WindowBy { column, is_end: *is_end, size: *size, behind: behind.clone() })
+            // Both bounds tell the pane where there are panes.
+            Some(WindowBy { column, is_end: *is_end && !panes, size: *size, panes, behind: behind.clone() })
         }
     };
     let window_type = match &keys.window {

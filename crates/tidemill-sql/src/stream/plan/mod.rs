@@ -14,6 +14,7 @@ mod statement;
 mod target;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::fmt;
 use std::sync::Arc;
@@ -78,7 +79,11 @@ impl ViewPlan {
             return Some((column.clone(), Arc::new(|end| end)));
         }
         let (column, size) = (self.window_start.as_ref()?, self.window_size?);
-        Some((column.clone(), Arc::new(move |start| size.window_of(start).map_or(i64::MAX, |(_, end)| end))))
+        // When a session ends, its start does not say.
+        if matches!(size, WindowSize::Session { .. }) {
+            return None;
+        }
+        Some((column.clone(), Arc::new(move |start| size.end_of(start))))
     }
 }
 

@@ -15,7 +15,7 @@ use super::statement::Statement;
 use super::{SinkPlan, ViewPlan};
 use crate::language::{Insert, MaterializedView};
 use crate::session::guarded::arrow_schema;
-use crate::session::{Meaning, default_sequence, result_schema};
+use crate::session::{Meaning, WindowSize, default_sequence, result_schema};
 use crate::stream::view::{ViewFactory, ViewWindow};
 
 impl Builder<'_> {
@@ -89,7 +89,9 @@ impl Builder<'_> {
         let find = |wanted: fn(&Meaning) -> bool| meanings.iter().position(wanted);
         let start = find(|meaning| matches!(meaning, Meaning::Start { .. }));
         let end = find(|meaning| matches!(meaning, Meaning::End { .. }));
-        let window = start.or(end).and_then(|column| match &meanings[column] {
+        let window = start.into_iter().chain(end).find_map(|column| match &meanings[column] {
+            // When a session ends, its start does not say.
+            Meaning::Start { size: WindowSize::Session { .. }, .. } => None,
             Meaning::Start { size, .. } => Some(ViewWindow { column, is_end: false, size: *size }),
             Meaning::End { size, .. } => Some(ViewWindow { column, is_end: true, size: *size }),
             Meaning::Plain | Meaning::Time { .. } => None,

@@ -17,11 +17,7 @@ pub(in crate::stream) fn is_linear(function: &AggregateFunctionExpr) -> Result<b
     if function.is_distinct() {
         return Ok(false);
     }
-    let exact = match function.fun().name() {
-        "count" => true,
-        "sum" | "avg" => true,
-        _ => false,
-    };
+    let exact = matches!(function.fun().name(), "count" | "sum" | "avg");
     let negatable = |data_type: &DataType| {
         matches!(data_type, DataType::Int64 | DataType::Decimal128(_, _) | DataType::Decimal256(_, _))
     };

@@ -1,0 +1,295 @@
+//! [`SlidingFactory`]: the second half of a GROUP BY over hopping windows: merges partial groups by pane, and panes into
+//! windows.
+//!
+//! A row is in one pane, whatever number of windows that is in, so the work for a row does not depend on how windows
+//! overlap. A window costs the groups of its parts (see [`Tiers`]). What is stored are panes.
+//!
+//! **Invariant:** as for [`super::FinalFactory`]. A pane is kept until the last window that has it closes; what it takes
+//! after the first of them closed is in the others alone, for a closed window is never looked at again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use datafusion::error::DataFusionError;
+use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, StateChunk};
+
+use super::changes::difference;
+use super::finish::{Emission, divided};
+use super::groups::Groups;
+use super::panes::{Pane, Panes};
+use super::spec::GroupSpec;
+use super::tiers::Tiers;
+use super::windows::{Window, merge};
+use crate::session::WindowSize;
+use crate::stream::transform::failed;
+
+/// The name of the chunk that says which windows have closed.
+const OPEN: &str = "open";
+/// Closed windows go out together up to so many rows.
+const TOGETHER: usize = 8_192;
+
+/// Makes the second halves of a GROUP BY over hopping windows.
+#[derive(Debug)]
+pub(in crate::stream) struct SlidingFactory {
+    pub(in crate::stream) spec: Arc<GroupSpec>,
+    pub(in crate::stream) emission: Emission,
+    pub(in crate::stream) text: String,
+    pub(in crate::stream) place: Place,
+}
+
+impl OperatorFactory for SlidingFactory {
+    fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
+        let Some(window) = &self.spec.window else {
+            return Err(Error::internal("panes were planned without a window"));
+        };
+        Ok(Box::new(Sliding {
+            spec: Arc::clone(&self.spec),
+            size: window.size,
+            emission: self.emission,
+            place: self.place.clone(),
+            earliest_open: i64::MIN,
+            told_open: i64::MIN,
+            panes: Panes::default(),
+            tiers: Tiers::default(),
+            shown: BTreeMap::new(),
+            gone: Vec::new(),
+        }))
+    }
+
+    fn describe(&self) -> String {
+        self.text.clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("panes v1 {:?} {}", self.emission, self.spec.fingerprint())
+    }
+}
+
+struct Sliding {
+    spec: Arc<GroupSpec>,
+    size: WindowSize,
+    emission: Emission,
+    place: Place,
+    /// Windows that start before this are closed.
+    earliest_open: i64,
+    /// That as it is stored.
+    told_open: i64,
+    panes: Panes,
+    tiers: Tiers,
+    /// By the start of an open window what stands downstream, where changes are emitted.
+    shown: BTreeMap<i64, Shown>,
+    /// The starts of panes dropped since the last snapshot.
+    gone: Vec<i64>,
+}
+
+/// The results of a window, and the keys of the groups they are of.
+struct Shown {
+    keys: Vec<ArrayRef>,
+    rows: RecordBatch,
+}
+
+impl Sliding {
+    fn number(&self, at: i64) -> Result<i64, DataFusionError> {
+        match self.size.pane_number(at) {
+            Some(number) => Ok(number),
+            None => datafusion::common::internal_err!("the pane of {at} lies outside of time"),
+        }
+    }
+
+    fn take(&mut self, partial: &RecordBatch) -> Result<(), DataFusionError> {
+        let spec = Arc::clone(&self.spec);
+        for (start, rows) in divided(partial)? {
+            if self.size.last_start(start).is_none_or(|last| last < self.earliest_open) {
+                return datafusion::common::internal_err!(
+                    "rows reached the pane {start} after its windows were closed"
+                );
+            }
+            let number = self.number(start)?;
+            self.tiers.changed(number);
+            self.panes.merge(&spec, number, start, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// The results of a window. Groups that are known come first, in their order.
+    fn results(&mut self, start: i64, known: Option<&Shown>) -> Result<Shown, DataFusionError> {
+        let spec = Arc::clone(&self.spec);
+        let mut groups = Groups::new(&spec.key_schema(1), &spec.aggregates)?;
+        if let Some(known) = known {
+            groups.know(&known.keys, known.rows.num_rows())?;
+        }
+        let first = self.number(start)?;
+        for part in self.tiers.parts(&mut self.panes, &spec, first, self.size.panes())? {
+            merge(&mut groups, &spec, &part)?;
+        }
+        let count = groups.len();
+        let (keys, results) = groups.take_results()?;
+        let columns = spec.assemble(start, &keys, &results, count);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?;
+        Ok(Shown { keys, rows })
+    }
+
+    /// The open windows that have a pane which `of` says.
+    fn windows(&self, of: impl Fn(&Pane) -> bool) -> BTreeSet<i64> {
+        let panes = self.panes.by_number.values().filter(|pane| of(pane));
+        let starts = panes.flat_map(|pane| self.size.starts_at(pane.start));
+        starts.filter(|start| *start >= self.earliest_open).collect()
+    }
+
+    /// Emits what changed in the open windows since the last time.
+    fn change(&mut self, out: &mut Output) -> Result<(), DataFusionError> {
+        for start in self.windows(|pane| pane.groups.changed) {
+            let old = self.shown.remove(&start);
+            let new = self.results(start, old.as_ref())?;
+            out.push(difference(old.as_ref().map(|old| &old.rows), &new.rows)?);
+            self.shown.insert(start, new);
+        }
+        for pane in self.panes.by_number.values_mut() {
+            pane.groups.changed = false;
+        }
+        Ok(())
+    }
+
+    /// Emits the windows that start before `open` and were not closed yet, and drops the panes that no other has.
+    fn close(&mut self, open: i64, out: &mut Output) -> Result<(), DataFusionError> {
+        match self.emission {
+            Emission::Once => self.finish(open, out)?,
+            Emission::Changes => {
+                self.change(out)?;
+                self.shown = self.shown.split_off(&open);
+            }
+        }
+        self.earliest_open = open;
+        while let Some(entry) = self.panes.by_number.first_entry() {
+            if self.size.last_start(entry.get().start).is_some_and(|last| last >= open) {
+                break;
+            }
+            self.gone.push(entry.remove().start);
+        }
+        let first = self.panes.next(i64::MIN).map_or(i64::MAX, |(number, _)| number);
+        self.tiers.drop_before(first);
+        Ok(())
+    }
+
+    fn finish(&mut self, open: i64, out: &mut Output) -> Result<(), DataFusionError> {
+        let spec = Arc::clone(&self.spec);
+        let (mut finals, mut rows) = (Vec::new(), 0);
+        let mut next = self.panes.next(i64::MIN).map(|(_, at)| self.size.earliest_open(at).max(self.earliest_open));
+        while let Some(start) = next.filter(|start| *start < open) {
+            let first = self.number(start)?;
+            next = match self.panes.next(first) {
+                // The first window that has the next pane there is.
+                Some((number, at)) if number - first >= self.size.panes() => Some(self.size.earliest_open(at)),
+                Some(_) => {
+                    let results = self.results(start, None)?.rows;
+                    rows += results.num_rows();
+                    finals.push(results);
+                    self.size.next_start(start)
+                }
+                None => None,
+            };
+            if rows > TOGETHER {
+                out.push(Batch::inserts(concat_batches(&spec.schema, &finals)?));
+                (finals, rows) = (Vec::new(), 0);
+            }
+        }
+        if !finals.is_empty() {
+            out.push(Batch::inserts(concat_batches(&spec.schema, &finals)?));
+        }
+        Ok(())
+    }
+}
+
+impl Operator for Sliding {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))
+    }
+
+    fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
+        let open = self.size.earliest_open(watermark.0);
+        if open <= self.earliest_open {
+            return Ok(());
+        }
+        self.close(open, out).map_err(|error| failed(&error, &self.place))
+    }
+
+    fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
+        match self.emission {
+            Emission::Once => Ok(()),
+            Emission::Changes => self.change(out).map_err(|error| failed(&error, &self.place)),
+        }
+    }
+
+    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
+        let spec = Arc::clone(&self.spec);
+        let gone = std::mem::take(&mut self.gone);
+        let mut chunks: Vec<StateChunk> =
+            gone.into_iter().map(|start| StateChunk { name: start.to_string(), rows: None }).collect();
+        for pane in self.panes.by_number.values_mut().filter(|pane| pane.groups.unsaved) {
+            let rows = pane.groups.freeze(&spec, pane.start).map_err(|error| failed(&error, &self.place))?;
+            pane.groups.unsaved = false;
+            chunks.push(StateChunk { name: pane.start.to_string(), rows: Some(rows) });
+        }
+        if self.told_open != self.earliest_open {
+            self.told_open = self.earliest_open;
+            chunks.push(StateChunk { name: OPEN.to_owned(), rows: Some(open_chunk(self.earliest_open)?) });
+        }
+        Ok(chunks)
+    }
+
+    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let corrupt = |name: &str, why: &str| {
+            Error::new(Kind::Corrupt, "X033", format!("the stored pane `{name}` is not readable: {why}"))
+                .fact("the state was written by another version; rebuild it by replaying the pipeline from its start")
+        };
+        let mut panes: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
+        for (name, rows) in chunks {
+            if name == OPEN {
+                let open = rows.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+                let open = open.and_then(|open| open.values().first().copied());
+                let open = open.ok_or_else(|| corrupt(&name, "it has other columns"))?;
+                self.earliest_open = self.earliest_open.max(open);
+                continue;
+            }
+            let start = name.parse::<i64>().map_err(|_| corrupt(&name, "its name is no time"))?;
+            if rows.columns().iter().map(|c| c.data_type()).ne(spec.partial.fields().iter().map(|f| f.data_type())) {
+                return Err(corrupt(&name, "it has other columns"));
+            }
+            let of = Route::lane_of(&rows, &spec.route(), lanes)
+                .map_err(|e| Error::internal("stored groups have no lane").because(e))?;
+            let mine: BooleanArray = of.iter().map(|of| Some(*of == lane)).collect();
+            let mine = filter_record_batch(&rows, &mine).map_err(|e| corrupt(&name, &e.to_string()))?;
+            if mine.num_rows() > 0 {
+                panes.entry(start).or_default().push(mine);
+            }
+        }
+        let place = self.place.clone();
+        let failed = |error: DataFusionError| failed(&error, &place);
+        for (start, parts) in panes {
+            let rows = concat_batches(&parts[0].schema(), &parts)
+                .and_then(|rows| RecordBatch::try_new(Arc::clone(&spec.partial), rows.columns().to_vec()))
+                .map_err(|e| corrupt(&start.to_string(), &e.to_string()))?;
+            let number = self.number(start).map_err(failed)?;
+            self.panes.by_number.insert(number, Pane { start, groups: Window::restored(rows) });
+        }
+        if self.emission == Emission::Changes {
+            for start in self.windows(|_| true) {
+                let shown = self.results(start, None).map_err(failed)?;
+                self.shown.insert(start, shown);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_chunk(open: i64) -> Result<RecordBatch> {
+    let schema = Arc::new(Schema::new(vec![Field::new("open", DataType::Int64, false)]));
+    RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![open]))])
+        .map_err(|e| Error::internal("a time does not make a batch").because(e))
+}
