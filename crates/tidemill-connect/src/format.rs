@@ -21,6 +21,7 @@ pub(crate) use records::records;
 pub(crate) use values::{Values, check_encodable};
 
 use crate::csv::CsvFormat;
+use crate::debezium::DebeziumFormat;
 use crate::json::JsonFormat;
 
 /// A format that datasets can name, and how to make it.
@@ -38,10 +39,13 @@ pub struct FormatSpec {
 /// Every format, one a line.
 pub const FORMATS: &[FormatSpec] = &[
     FormatSpec { name: "json", doc: JSON, options: &[TIMESTAMP_FORMAT], make: JsonFormat::make },
+    FormatSpec { name: "debezium_json", doc: DEBEZIUM, options: &[TIMESTAMP_FORMAT], make: DebeziumFormat::make },
     FormatSpec { name: "csv", doc: CSV, options: &[TIMESTAMP_FORMAT, HEADER, DELIMITER], make: CsvFormat::make },
 ];
 
 const JSON: &str = "One JSON object a record, in files one a line. A missing field is NULL, an unknown one is ignored.";
+const DEBEZIUM: &str =
+    "Changes of rows by PRIMARY KEY, for writing: one object a record with `before`, `after` and `op` (c, u, d).";
 const CSV: &str = "Comma-separated values, the declared columns in their order, one record a line.";
 
 const TIMESTAMP_FORMAT: OptionSpec = OptionSpec::optional(

@@ -8,6 +8,7 @@
 
 mod blackhole;
 mod csv;
+mod debezium;
 mod files;
 mod format;
 pub mod generator;

@@ -112,7 +112,9 @@ async fn publish(
             _ => {}
         }
         let outcome = match &target.mode {
-            WriteMode::Append => append(target, &table, &staged, properties(target, version, true)).await,
+            WriteMode::Append | WriteMode::Changelog { .. } => {
+                append(target, &table, &staged, properties(target, version, true)).await
+            }
             WriteMode::Replace { column } => {
                 replace(target, &table, &staged, column, properties(target, version, false)).await
             }

@@ -83,7 +83,8 @@ impl DeltaSink {
             .fact(format!("columns: {}", names(&stored))));
         }
         let key = match &target.mode {
-            WriteMode::Append => Vec::new(),
+            // A table has no format of records, so a changelog is never planned into one.
+            WriteMode::Append | WriteMode::Changelog { .. } => Vec::new(),
             WriteMode::Upsert { key, sequence } => {
                 if let Some(sequence) = sequence {
                     position(&stored, sequence, "sequence")?;
@@ -140,7 +141,9 @@ impl Sink for DeltaSink {
 
     fn guarantee(&self) -> String {
         match self.target.mode {
-            WriteMode::Append => "exactly-once: each epoch is one commit of the table, marked with its number",
+            WriteMode::Append | WriteMode::Changelog { .. } => {
+                "exactly-once: each epoch is one commit of the table, marked with its number"
+            }
             WriteMode::Upsert { .. } => {
                 "exactly-once: each epoch is merged by key in one commit, marked with its number"
             }

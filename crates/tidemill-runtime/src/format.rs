@@ -22,6 +22,12 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// # Errors
     /// Plan, when the format cannot carry one of the types.
     fn encoder(&self, schema: SchemaRef) -> Result<Box<dyn Encoder>>;
+
+    /// Whether its records are changes; then encoders are made for [`crate::changelog_schema`]. Conservative default:
+    /// they are rows.
+    fn is_changelog(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes to columns.

@@ -4,6 +4,7 @@
 //! never sees barriers, commands or clocks.
 
 mod batch;
+mod changelog;
 mod connector;
 mod dead_letter;
 mod error_limit;
@@ -19,6 +20,7 @@ mod source;
 mod view_log;
 
 pub use batch::Batch;
+pub use changelog::{BEFORE, OP, changed_schema, changelog_schema};
 pub use connector::{Connector, DatasetSpec, Environment};
 pub use dead_letter::{DeadLetter, STATEMENT, dead_letter_batch, dead_letter_schema, row_as_json};
 pub use error_limit::ErrorLimit;

@@ -29,6 +29,11 @@ pub enum WriteMode {
         /// The column that orders versions of a row, when there is one.
         sequence: Option<String>,
     },
+    /// Rows are changes, in the columns of [`crate::changelog_schema`], and are only ever added.
+    Changelog {
+        /// The PRIMARY KEY columns; all changes of a key must stay in order.
+        key: Vec<String>,
+    },
     /// The rows of an interval replace all rows of the target whose `column` lies in it.
     Replace {
         /// The target's event-time column.

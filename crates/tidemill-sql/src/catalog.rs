@@ -249,8 +249,17 @@ impl Catalog {
         match binding.settings.text("write") {
             Some("upsert") => upsert(dataset, &binding.settings, output),
             Some("replace") => replace(dataset, &binding.settings, output),
+            _ if self.is_changelog(name)? => changelog(dataset, output),
             _ => Ok(WriteMode::Append),
         }
+    }
+
+    /// Whether the records of a dataset are changes.
+    ///
+    /// # Errors
+    /// As `declared`.
+    pub fn is_changelog(&self, name: &str) -> Result<bool> {
+        Ok(self.declared(name, Side::Live)?.format.is_some_and(|format| format.is_changelog()))
     }
 
     fn binding(&self, name: &str, side: Side) -> Result<(&Dataset, &Binding)> {
@@ -386,6 +395,22 @@ fn upsert(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<Wri
         }
     }
     Ok(WriteMode::Upsert { key: dataset.primary_key.clone(), sequence })
+}
+
+fn changelog(dataset: &Dataset, output: &Schema) -> Result<WriteMode> {
+    if dataset.primary_key.is_empty() {
+        let message = format!("changes of `{}` need a key", dataset.name);
+        return Err(Error::new(Kind::Plan, "P147", message)
+            .at(&dataset.place)
+            .label("needs a PRIMARY KEY")
+            .fact("declare which columns tell its rows apart: CREATE TABLE name (PRIMARY KEY (id)) WITH (…)"));
+    }
+    for column in &dataset.primary_key {
+        if output.field_with_name(column).is_err() {
+            return Err(missing(column, &format!("`{column}` is the PRIMARY KEY of `{}`", dataset.name), output));
+        }
+    }
+    Ok(WriteMode::Changelog { key: dataset.primary_key.clone() })
 }
 
 fn replace(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<WriteMode> {

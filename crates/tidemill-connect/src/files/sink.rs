@@ -108,7 +108,7 @@ impl FilesSink {
                     .fact("run the pipeline with --interval, or write = 'append'"));
             }
             // The files of an appending run of an interval are those of that interval: a rerun replaces its own.
-            WriteMode::Replace { .. } | WriteMode::Append => target.interval,
+            WriteMode::Replace { .. } | WriteMode::Append | WriteMode::Changelog { .. } => target.interval,
         };
         let encoding = Encoding::of(spec)?;
         let identity = format!("{}-{}", plain(&target.pipeline), plain(&target.sink));

@@ -48,7 +48,7 @@ impl LogSink {
             Err(Error::new(Kind::Config, "C095", message).fact(instead))
         };
         match target.mode {
-            WriteMode::Append => {}
+            WriteMode::Append | WriteMode::Changelog { .. } => {}
             WriteMode::Upsert { .. } => {
                 return refused(
                     "upsert",
@@ -62,7 +62,20 @@ impl LogSink {
                 );
             }
         }
-        let key = match &config.key {
+        // All changes of a key must come in order, so they go to one partition.
+        let first = match &target.mode {
+            WriteMode::Changelog { key } => key.first(),
+            _ => None,
+        };
+        if let (WriteMode::Changelog { key: of }, Some(key)) = (&target.mode, &config.key)
+            && !of.contains(key)
+        {
+            let message =
+                format!("option `key`: `{key}` is not in the PRIMARY KEY, so changes of a row could change places");
+            return Err(Error::new(Kind::Config, "C097", message)
+                .fact(format!("name one of {}, or leave it out", of.join(", "))));
+        }
+        let key = match config.key.as_ref().or(first) {
             None => None,
             Some(name) => Some(target.schema.index_of(name).map_err(|_| {
                 let error = Error::new(Kind::Config, "C096", format!("option `key`: there is no column `{name}`"));

@@ -38,7 +38,7 @@ pub(super) struct StdoutSink {
 impl StdoutSink {
     pub(super) fn open(spec: &DatasetSpec, target: &SinkTarget, stream: Stream) -> Result<StdoutSink> {
         let changes = match &target.mode {
-            WriteMode::Append => false,
+            WriteMode::Append | WriteMode::Changelog { .. } => false,
             WriteMode::Upsert { .. } => true,
             WriteMode::Replace { .. } => {
                 let message = format!("`{}` is the standard output, where nothing can be replaced", spec.name);

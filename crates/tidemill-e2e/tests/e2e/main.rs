@@ -8,6 +8,7 @@
 mod agreement;
 mod bad_input;
 mod binary;
+mod changelog;
 mod cli;
 mod demo;
 mod kill;

@@ -431,6 +431,10 @@ fn can_write(target: &Target, place: &Place, owned: &Owned, interval: Interval) 
     let advise = |refused: Result<()>, advice: &str| refused.map_err(|e| e.fact(advice));
     match (&target.mode, &owned.whole) {
         (WriteMode::Upsert { .. }, _) | (WriteMode::Append, None) => Ok(()),
+        (WriteMode::Changelog { .. }, _) => advise(
+            refuse("P187", format!("`{name}` is a changelog, which only a live trigger writes")),
+            "run the pipeline without --interval, or write into a table with write = 'upsert' or 'replace'",
+        ),
         (mode, Some(reason)) => {
             let word = if *mode == WriteMode::Append { "append" } else { "replace" };
             let refused =

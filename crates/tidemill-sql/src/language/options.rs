@@ -45,6 +45,12 @@ pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
         Some("1 %"),
         "How many rows may fail so before the epoch or run fails as a whole: a share (100 rows in any case), a number of rows, or none.",
     ),
+    OptionSpec::optional(
+        "emit",
+        OptionKind::OneOf(&["final", "changes"]),
+        Some("final"),
+        "When INSERT gives out a window: once, when it has closed, or as changes at each epoch until then, for tables with write = 'upsert' and changelogs.",
+    ),
 ];
 
 /// Options of CREATE MATERIALIZED VIEW.

@@ -4,6 +4,7 @@
 //! batches, epochs or lanes.
 
 mod aggregate;
+mod envelope;
 mod gate;
 mod hop;
 mod lookup;

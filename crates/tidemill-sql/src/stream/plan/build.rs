@@ -69,8 +69,15 @@ impl<'a> Builder<'a> {
     pub(super) fn add_statement(&mut self, statement: &Statement) -> Result<()> {
         self.notes.extend(statement.notes.iter().cloned());
         let emission = match &statement.target {
-            Target::Sink(_) => Emission::Once,
-            Target::View(_) => Emission::Changes,
+            Target::Sink(_) if !self.pipeline.emit_changes => Emission::Once,
+            Target::Sink(insert) if !self.takes_changes(statement) => {
+                let message = format!("`{}` takes no changes, which emit = 'changes' would give it", insert.target);
+                return Err(Error::new(Kind::Plan, "P149", message)
+                    .at(&insert.place)
+                    .fact("declare the table with write = 'upsert' and a PRIMARY KEY, or with format = 'debezium_json'")
+                    .fact("or leave emit out, so that each window is written once, when it has closed"));
+            }
+            Target::Sink(_) | Target::View(_) => Emission::Changes,
         };
         let stream = self.walk(&statement.plan, Walk { statement, emission })?;
         match &statement.target {

@@ -3,11 +3,11 @@
 //! **Invariant:** changes go only where they can be taken back: into views, into targets that are upserted by a key
 //! which the changes have, and into other groups.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema};
-use datafusion::common::Column;
-use datafusion::common::DFSchema;
+use datafusion::common::{Column, DFSchema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::count::count_udaf;
@@ -23,8 +23,8 @@ use super::pending::Stream;
 use super::refuse::at_word;
 use super::statement::{Statement, Target};
 use crate::session::guarded::arrow_schema;
-use crate::session::{checked, compile};
-use crate::stream::aggregate::{Aggregate, Emission, GroupSpec, OutputColumn};
+use crate::session::{Meaning, checked, compile, meaning_of};
+use crate::stream::aggregate::{Aggregate, GroupSpec, OutputColumn};
 use crate::stream::running::{
     CountPartialFactory, KeyByFactory, RecomputeFactory, RunningFactory, RunningSpec, is_linear,
 };
@@ -34,18 +34,12 @@ impl Builder<'_> {
     pub(super) fn running(&mut self, plan: &LogicalPlan, node: &GroupBy, walk: Walk<'_>) -> Result<Stream> {
         let place = &walk.statement.place;
         let failed = |error: DataFusionError| uncompiled(&error, place);
-        let emission = match walk.statement.target {
-            Target::View(_) => Emission::Changes,
-            Target::Sink(_) => Emission::Once,
-        };
-        let mut input = self.walk(&node.input, Walk { emission, ..walk })?;
+        let mut input = self.walk(&node.input, walk)?;
         if !input.changes && !node.aggr_expr.is_empty() && !self.takes_changes(walk.statement) {
             return Err(endless(node, place));
         }
         let needed = node.group_expr.iter().chain(&node.aggr_expr);
-        input
-            .prune(&needed.flat_map(Expr::column_refs).cloned().collect::<std::collections::BTreeSet<Column>>())
-            .map_err(failed)?;
+        input.prune(&needed.flat_map(Expr::column_refs).cloned().collect::<BTreeSet<Column>>()).map_err(failed)?;
         let changing = input.changes;
         let schema = input.schema().clone();
         let (spec, linear) = compiled(plan, node, &schema, changing).map_err(failed)?;
@@ -103,6 +97,7 @@ impl Builder<'_> {
             Target::Sink(insert) => {
                 let settings = self.catalog.settings(&insert.target, crate::catalog::Side::Live);
                 settings.is_ok_and(|settings| settings.text("write") == Some("upsert"))
+                    || self.catalog.is_changelog(&insert.target).is_ok_and(|is| is)
             }
         }
     }
@@ -121,7 +116,7 @@ pub(super) fn endless(node: &GroupBy, place: &Place) -> Error {
         .at(&at)
         .label(label)
         .fact("group by window_start, window_end of TUMBLE(table, time, INTERVAL '…'), where time has a WATERMARK")
-        .fact("or write into a table with write = 'upsert' and a PRIMARY KEY of the GROUP BY's columns")
+        .fact("or write into a table with write = 'upsert' and a PRIMARY KEY of the GROUP BY's columns, or as a changelog: format = 'debezium_json'")
         .fact("or keep the running result in a CREATE MATERIALIZED VIEW")
 }
 
@@ -209,21 +204,36 @@ fn words(node: &GroupBy) -> String {
     }
 }
 
-/// The columns of a changing result that tell its rows apart; `None` when none are known to.
-pub(super) fn key_of(plan: &LogicalPlan) -> Option<Vec<usize>> {
-    match plan {
-        LogicalPlan::Aggregate(node) => Some((0..node.group_expr.len()).collect()),
-        LogicalPlan::Filter(node) => key_of(&node.input),
-        LogicalPlan::SubqueryAlias(node) => key_of(&node.input),
-        LogicalPlan::Projection(node) => {
-            let input = key_of(&node.input)?;
-            let kept = input.into_iter().map(|at| {
-                let column = Column::from(node.input.schema().qualified_field(at));
-                node.expr.iter().position(|expr| is_column(expr, &column))
-            });
-            kept.collect()
+/// What tells the rows of a changing result apart.
+impl Builder<'_> {
+    /// The columns of a changing result that tell its rows apart; `None` when none are known to.
+    pub(super) fn key_of(&self, plan: &LogicalPlan) -> Option<Vec<usize>> {
+        match plan {
+            LogicalPlan::Aggregate(node) => {
+                let meanings = self.meanings(&node.input);
+                let meanings: Vec<Meaning> =
+                    node.group_expr.iter().map(|expr| meaning_of(expr, &node.input, &meanings)).collect();
+                // A window's end follows from its start.
+                let follows = |at: usize| match &meanings[at] {
+                    Meaning::End { size, behind } => {
+                        meanings.contains(&Meaning::Start { size: *size, behind: behind.clone() })
+                    }
+                    _ => false,
+                };
+                Some((0..node.group_expr.len()).filter(|at| !follows(*at)).collect())
+            }
+            LogicalPlan::Filter(node) => self.key_of(&node.input),
+            LogicalPlan::SubqueryAlias(node) => self.key_of(&node.input),
+            LogicalPlan::Projection(node) => {
+                let input = self.key_of(&node.input)?;
+                let kept = input.into_iter().map(|at| {
+                    let column = Column::from(node.input.schema().qualified_field(at));
+                    node.expr.iter().position(|expr| is_column(expr, &column))
+                });
+                kept.collect()
+            }
+            _ => None,
         }
-        _ => None,
     }
 }
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_model::{Error, Kind, Result};
-use tidemill_runtime::{NodeKind, Route, SinkTarget, WriteMode};
+use tidemill_runtime::{NodeKind, Route, SinkTarget, WriteMode, changelog_schema};
 
 use super::build::Builder;
 use super::pending::Stream;
-use super::running::key_of;
 use super::statement::Statement;
 use super::{SinkPlan, ViewPlan};
 use crate::language::{Insert, MaterializedView};
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, default_sequence, result_schema};
+use crate::stream::envelope::EnvelopeFactory;
 use crate::stream::view::{ViewFactory, ViewWindow};
 
 impl Builder<'_> {
@@ -27,13 +27,29 @@ impl Builder<'_> {
                 .label("its own output would come back as input")
                 .fact("write to another table, or read it in another pipeline"));
         }
-        let from = self.place(&stream, statement)?;
-        let schema = result_schema(&statement.plan);
+        let mut from = self.place(&stream, statement)?;
+        let mut schema = result_schema(&statement.plan);
         let mut mode = self.catalog.write_mode(name, &schema).map_err(|error| error.at(&insert.place))?;
         if stream.changes {
-            by_key(&mut mode, statement, insert)?;
+            by_key(&mut mode, self.key_of(&statement.plan), statement, insert)?;
         } else if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
             *sequence = default_sequence(&statement.plan, self.catalog.project());
+        }
+        if let WriteMode::Changelog { key } = &mode {
+            let at =
+                |name: &String| schema.index_of(name).map_err(|e| Error::internal("a key without a column").because(e));
+            let key = key.iter().map(at).collect::<Result<Vec<usize>>>()?;
+            let factory = EnvelopeFactory {
+                rows: Arc::clone(&schema),
+                key: key.clone(),
+                changing: stream.changes,
+                text: "changes by key, one an epoch".to_owned(),
+                place: statement.place.clone(),
+            };
+            let node = self.add_operator(statement, "changes", Arc::new(factory));
+            let route = if stream.changes { Route::Hash(key) } else { Route::Forward };
+            self.graph.connect(from, node, 0, route);
+            (from, schema) = (node, changelog_schema(&schema));
         }
         let staging = self.catalog.environment().state.join("pipelines").join(&self.pipeline.name);
         let target = SinkTarget {
@@ -102,20 +118,25 @@ impl Builder<'_> {
 }
 
 /// Makes sure that changes find the row that they change, and that the newest change is right whatever it says.
-fn by_key(mode: &mut WriteMode, statement: &Statement, insert: &Insert) -> Result<()> {
+fn by_key(mode: &mut WriteMode, of_query: Option<Vec<usize>>, statement: &Statement, insert: &Insert) -> Result<()> {
     let refuse = |label: &str| {
         let message = format!("the rows of this query change, and `{}` cannot follow", insert.target);
         Error::new(Kind::Plan, "P146", message).at(&insert.place).label(label.to_owned())
     };
-    let WriteMode::Upsert { key, sequence } = mode else {
-        return Err(refuse("rows are only added here").fact(
-            "declare the table with write = 'upsert' and a PRIMARY KEY, or keep the result in a MATERIALIZED VIEW",
-        ));
+    let none = &mut None;
+    let (key, sequence) = match mode {
+        WriteMode::Upsert { key, sequence } => (&*key, sequence),
+        WriteMode::Changelog { key } => (&*key, none),
+        _ => {
+            return Err(refuse("rows are only added here")
+                .fact("declare the table with write = 'upsert' and a PRIMARY KEY, or with format = 'debezium_json'")
+                .fact("or keep the result in a MATERIALIZED VIEW"));
+        }
     };
     let schema = statement.plan.schema();
     let names =
         |columns: &[usize]| -> Vec<String> { columns.iter().map(|at| schema.field(*at).name().clone()).collect() };
-    let Some(of_query) = key_of(&statement.plan) else {
+    let Some(of_query) = of_query else {
         return Err(refuse("nothing is known to tell the rows of this query apart")
             .fact("select all columns of its GROUP BY, or keep the result in a MATERIALIZED VIEW"));
     };

@@ -1,0 +1,94 @@
+//! Results that change, written as changelogs and into tables by key: whoever applies the changes has the result.
+//!
+//! **Invariant:** each test runs the real binary in a project of its own, several times, with rows coming in between.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tidemill_testkit::ProjectFolder;
+
+use crate::binary;
+
+const PIPELINE: &str = "CREATE PIPELINE p WITH (trigger = 'once', emit = 'changes');
+CREATE TABLE orders (id BIGINT, region VARCHAR, amount BIGINT, at TIMESTAMP,
+    WATERMARK FOR at AS at - INTERVAL '1 second') WITH (connector = 'files', path = 'in/', format = 'json');
+CREATE TABLE changes (PRIMARY KEY (region)) WITH (connector = 'files', path = 'changes', format = 'debezium_json');
+CREATE TABLE minutes (PRIMARY KEY (region, window_start)) WITH (connector = 'files', path = 'minutes', format = 'debezium_json');
+CREATE TABLE totals (PRIMARY KEY (region)) WITH (connector = 'delta', path = 'totals', write = 'upsert');
+INSERT INTO changes SELECT region, count(*) AS n, sum(amount) AS total FROM orders GROUP BY region HAVING count(*) % 3 <> 0;
+INSERT INTO minutes SELECT region, window_start, count(*) AS n FROM TUMBLE(orders, at, INTERVAL '1 minute')
+  GROUP BY region, window_start, window_end;
+INSERT INTO totals SELECT region, count(*) AS n, sum(amount) AS total FROM orders GROUP BY region HAVING count(*) % 3 <> 0;
+";
+
+/// The rows that stand when all changes under a folder are applied in the order of their files.
+fn applied(project: &ProjectFolder, folder: &str, key: &[&str]) -> BTreeMap<String, Value> {
+    let mut files: Vec<_> = std::fs::read_dir(project.path().join(folder))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    let mut rows = BTreeMap::new();
+    for file in files {
+        for line in std::fs::read_to_string(file).expect("changes").lines() {
+            let change: Value = serde_json::from_str(line).expect("a change");
+            let name = |row: &Value| key.iter().map(|key| row[key].to_string()).collect::<Vec<_>>().join(" ");
+            let (before, after) = (&change["before"], &change["after"]);
+            if !before.is_null() {
+                assert_eq!(rows.remove(&name(before)).as_ref(), Some(before), "{line} changes what stands");
+            }
+            match change["op"].as_str() {
+                Some("c") => assert!(before.is_null() && !after.is_null(), "{line}"),
+                Some("u") => assert!(!before.is_null() && !after.is_null(), "{line}"),
+                Some("d") => assert!(!before.is_null() && after.is_null(), "{line}"),
+                _ => panic!("{line}"),
+            }
+            if !after.is_null() {
+                assert!(rows.insert(name(after), after.clone()).is_none(), "{line} comes once");
+            }
+        }
+    }
+    rows
+}
+
+#[test]
+fn applying_the_changes_gives_the_result() {
+    let project = ProjectFolder::new("[engine]\nlanes = 2\n").expect("a folder");
+    project.write("pipelines/p.sql", PIPELINE).expect("a pipeline");
+    let (mut counts, mut minutes) = (BTreeMap::<String, (i64, i64)>::new(), BTreeMap::<String, i64>::new());
+    for round in 0..5_i64 {
+        let mut lines = String::new();
+        for row in 0..40 {
+            let id = round * 40 + row;
+            let (region, amount, second) = (["eu", "us", "asia", "africa"][(id * 7 % 4) as usize], id % 13, id % 60);
+            let minute = id / 60;
+            lines += &format!(
+                "{{\"id\":{id},\"region\":\"{region}\",\"amount\":{amount},\"at\":\"2026-01-01T00:0{minute}:{second:02}Z\"}}\n"
+            );
+            let count = counts.entry(format!("\"{region}\"")).or_default();
+            *count = (count.0 + 1, count.1 + amount);
+            *minutes.entry(format!("\"{region}\" \"2026-01-01T00:0{minute}:00")).or_default() += 1;
+        }
+        project.write(&format!("in/{round}.jsonl"), &lines).expect("rows");
+        let ran = binary::run(project.path(), &["run", "p"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+
+        let expected: BTreeMap<String, (i64, i64)> =
+            counts.iter().filter(|(_, (n, _))| n % 3 != 0).map(|(k, v)| (k.clone(), *v)).collect();
+        let of = |row: &Value| (row["n"].as_i64().expect("a count"), row["total"].as_i64().expect("a total"));
+        let found = applied(&project, "changes", &["region"]);
+        assert_eq!(found.iter().map(|(k, row)| (k.clone(), of(row))).collect::<BTreeMap<_, _>>(), expected);
+        let ran = binary::run(project.path(), &["query", "SELECT region, n, total FROM totals", "--format", "json"]);
+        let rows = ran.json();
+        let rows = rows.as_array().unwrap_or_else(|| panic!("{ran:?}"));
+        let stored: BTreeMap<String, (i64, i64)> =
+            rows.iter().map(|row| (row["region"].to_string(), of(row))).collect();
+        assert_eq!(stored, expected, "round {round}");
+        let open = applied(&project, "minutes", &["region", "window_start"]);
+        for (key, n) in &minutes {
+            let row = open.iter().find(|(found, _)| found.starts_with(key.as_str()));
+            assert_eq!(row.and_then(|(_, row)| row["n"].as_i64()), Some(*n), "{key} in round {round}: {open:?}");
+        }
+    }
+}
