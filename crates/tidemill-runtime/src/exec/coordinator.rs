@@ -236,7 +236,9 @@ impl Coordinator {
         }
         self.marks = self.watermarks();
         self.shared.wants_barrier.store(false, Ordering::Relaxed);
-        self.shared.rows_since_barrier.store(0, Ordering::Relaxed);
+        // Less what was seen, not to zero: a lane may have read on since, and rows that count nowhere would be taken
+        // for nothing to commit when the tick is over.
+        self.shared.rows_since_barrier.fetch_sub(rows, Ordering::AcqRel);
         if decided != Next::Epoch {
             self.tell(Command::Rest);
         }
