@@ -73,12 +73,30 @@ impl Checkpoints {
     pub fn latest(&self) -> Result<Option<Manifest>> {
         // Another process may remove an old manifest between listing and reading, but then there is a newer one.
         for _ in 0..100 {
-            let Some(name) = self.epoch_files()?.pop() else { return Ok(None) };
-            if let Some(bytes) = self.store.get(&name)? {
-                return self.parse(&name, &bytes).map(Some);
-            }
+            let listed = self.epoch_files()?.pop();
+            let newest = match &listed {
+                None => None,
+                Some(name) => match self.store.get(name)? {
+                    Some(bytes) => Some(self.parse(name, &bytes)?),
+                    None => continue,
+                },
+            };
+            return self.newest_after(newest);
         }
         Err(Error::new(Kind::Unavailable, "U013", format!("manifests vanish from {} while they are read", self.root)))
+    }
+
+    /// A listing may miss what was created a moment ago, by another process or in a store whose listings lag: epochs
+    /// have no gaps, so the next one is asked for by its name until there is none. Who took an older manifest for the
+    /// newest would remove what the newest refers to.
+    fn newest_after(&self, mut newest: Option<Manifest>) -> Result<Option<Manifest>> {
+        loop {
+            let next = self.epoch_file(newest.as_ref().map_or(Epoch::NONE, |manifest| manifest.epoch).next());
+            match self.store.get(&next)? {
+                Some(bytes) => newest = Some(self.parse(&next, &bytes)?),
+                None => return Ok(newest),
+            }
+        }
     }
 
     /// Commits an epoch. Creating the same manifest again is no error, so that a lost answer may be asked for again.
@@ -89,14 +107,28 @@ impl Checkpoints {
     pub fn create(&self, manifest: &Manifest) -> Result<()> {
         let name = self.epoch_file(manifest.epoch);
         let bytes = envelope::seal("manifest", &to_json(manifest)?);
-        if self.store.create(&name, &bytes)? || self.store.get(&name)?.as_deref() == Some(bytes.as_slice()) {
+        let created = self.store.create(&name, &bytes)?;
+        if !created && self.store.get(&name)?.as_deref() != Some(bytes.as_slice()) {
+            return Err(self.fenced(manifest.epoch));
+        }
+        // Absent does not mean that nobody was here: a process that was held for long comes to an epoch that another one
+        // has committed and that was removed by age since. Then there are newer ones, which are looked for afterwards,
+        // for an epoch is removed only when they exist.
+        let newer = self.epoch_files()?.iter().any(|other| epoch_of(other).is_some_and(|of| of > manifest.epoch));
+        if !newer {
             return Ok(());
         }
-        let message =
-            format!("epoch {} of pipeline `{}` was committed by another process", manifest.epoch, self.pipeline);
-        Err(Error::new(Kind::Fenced, "F002", message)
+        if created {
+            self.store.delete(&name)?;
+        }
+        Err(self.fenced(manifest.epoch))
+    }
+
+    fn fenced(&self, epoch: Epoch) -> Error {
+        let message = format!("epoch {epoch} of pipeline `{}` was committed by another process", self.pipeline);
+        Error::new(Kind::Fenced, "F002", message)
             .fact("nothing of this process's epoch was published")
-            .fact("let one process run the pipeline: stop this one, or the other and start this one again"))
+            .fact("let one process run the pipeline: stop this one, or the other and start this one again")
     }
 
     /// Notes that every sink has published what this manifest prepared. Who starts next need not commit it again.

@@ -241,3 +241,67 @@ fn what_is_known_to_be_published_is_one_manifest() {
     store.put("pipelines/orders/published", b"seven").expect("writes");
     assert!(!checkpoints.is_published(&seventh).expect("reads"), "a damaged note knows nothing");
 }
+
+#[test]
+fn an_epoch_that_was_removed_by_age_is_not_free_again() {
+    let store = Arc::new(Memory::new());
+    let (live, held) = (opened(&store), opened(&store));
+    let mut last = None;
+    for epoch in 1..=2 * KEPT as u64 {
+        last = Some(commit(&live, last.as_ref(), epoch).expect("commits"));
+    }
+    let error = held.create(&manifest(2, BTreeMap::new())).expect_err("another process was here");
+    assert_eq!(error.kind(), Kind::Fenced, "{error}");
+    assert_eq!(live.latest().expect("reads"), last);
+    let names = store.list("pipelines/orders/epochs/").expect("lists");
+    assert_eq!(names.len(), KEPT, "and nothing of it stays: {names:?}");
+}
+
+/// Shows nothing that was created after it was made.
+#[derive(Debug)]
+struct Lagging(Arc<Memory>, Vec<String>);
+
+impl BlobStore for Lagging {
+    fn put(&self, name: &str, bytes: &[u8]) -> tidemill_model::Result<()> {
+        self.0.put(name, bytes)
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> tidemill_model::Result<bool> {
+        self.0.create(name, bytes)
+    }
+
+    fn get(&self, name: &str) -> tidemill_model::Result<Option<Bytes>> {
+        self.0.get(name)
+    }
+
+    fn get_range(&self, name: &str, start: u64, length: u64) -> tidemill_model::Result<Bytes> {
+        self.0.get_range(name, start, length)
+    }
+
+    fn list(&self, prefix: &str) -> tidemill_model::Result<Vec<String>> {
+        Ok(self.1.iter().filter(|name| name.starts_with(prefix)).cloned().collect())
+    }
+
+    fn delete(&self, name: &str) -> tidemill_model::Result<()> {
+        self.0.delete(name)
+    }
+}
+
+#[test]
+fn a_listing_that_lags_hides_no_epoch() {
+    let store = Arc::new(Memory::new());
+    let checkpoints = opened(&store);
+    for listed in [0, 1, 3] {
+        let shown = store.list("").expect("lists");
+        let lagging = Checkpoints::new(Arc::new(Lagging(Arc::clone(&store), shown)), "orders");
+        let mut last = checkpoints.latest().expect("reads");
+        for epoch in listed + 1..=listed + 2 {
+            last = Some(commit(&checkpoints, last.as_ref(), epoch).expect("commits"));
+        }
+        assert_eq!(lagging.latest().expect("reads"), last);
+        // As if the second had not been: the next round begins one further.
+        if listed == 0 {
+            store.delete(&format!("pipelines/orders/epochs/{:020}.json", 2)).expect("removes");
+        }
+    }
+}
