@@ -6,6 +6,7 @@ mod deny;
 mod docs;
 mod repository;
 mod say;
+mod simulate;
 mod steps;
 mod test;
 mod tidy;
@@ -19,6 +20,8 @@ cargo xtask COMMAND
                       --quick: format, tidy, and the tests of the light crates only
   tidy                the rules of the house that no compiler knows
   docs [--check]      writes docs/reference/, or says which pages are stale
+  simulate [--seeds COUNT] [--from N] [--seed N]
+                      the stream executor on a virtual clock with everything failing that can; one seed is told in full
   deny [--install]    licences, advisories and duplicate dependencies, by cargo-deny
                       --install: builds cargo-deny first when it is missing
 ";
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["docs"] => docs::write(),
         ["docs", "--check"] => docs::check(),
+        ["simulate", words @ ..] => simulate::run(words),
         ["deny"] => deny::run(deny::Missing::Refuse),
         ["deny", "--install"] => deny::run(deny::Missing::Install),
         ["help" | "--help" | "-h"] | [] => {

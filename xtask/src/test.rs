@@ -16,8 +16,15 @@ pub(crate) enum Extent {
 }
 
 /// The crates that know no DataFusion, and the one that gives their dependencies the features of the whole workspace.
-const LIGHT: &[&str] =
-    &["tidemill-model", "tidemill-checkpoint", "tidemill-runtime", "tidemill-connect", "tidemill-deps", "xtask"];
+const LIGHT: &[&str] = &[
+    "tidemill-model",
+    "tidemill-checkpoint",
+    "tidemill-runtime",
+    "tidemill-connect",
+    "tidemill-testkit",
+    "tidemill-deps",
+    "xtask",
+];
 
 /// Runs the steps.
 pub(crate) fn run(extent: Extent) -> Result<(), String> {

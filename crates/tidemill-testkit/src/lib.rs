@@ -4,6 +4,7 @@
 
 mod arrivals;
 mod clock;
+pub mod executor;
 mod folder;
 mod rows;
 mod simulation;

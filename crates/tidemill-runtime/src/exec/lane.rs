@@ -137,6 +137,12 @@ impl Lane {
         Err(Error::internal(format!("no operator `{node}` to restore")))
     }
 
+    /// How many batches other lanes have sent that this one has not taken yet, for those who watch.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.incoming.iter().map(|incoming| incoming.queues.between(incoming.from, self.lane).len()).sum()
+    }
+
     /// Does a bounded piece of work; answers whether there was any. After an error the lane must not be stepped again.
     ///
     /// # Errors
