@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Result, Settings, Timestamp};
 
+use super::nexmark::{NexmarkModel, Table};
 use super::orders::{OrdersModel, Shape};
 use super::random::mix;
 
 /// 2026-01-01T00:00:00Z.
 const START: Timestamp = Timestamp(1_767_225_600_000_000);
 
-const MODELS: &[&str] = &["orders", "customers", "products"];
+const MODELS: &[&str] = &["orders", "customers", "products", "nexmark"];
 
 /// The options beyond the common ones. Those that one model only has carry no default here, so that giving them to
 /// another is seen.
@@ -21,7 +22,13 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "model",
         OptionKind::OneOf(MODELS),
         Some("orders"),
-        "Which rows: orders, or the tables they point to.",
+        "Which rows: orders, the tables they point to, or the events of the Nexmark benchmark.",
+    ),
+    OptionSpec::optional(
+        "table",
+        OptionKind::OneOf(&["person", "auction", "bid"]),
+        None,
+        "Which table of model `nexmark`: bid unless given. Tables with the same options are made from the same events.",
     ),
     OptionSpec::optional(
         "seed",
@@ -33,26 +40,31 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "rows",
         OptionKind::Integer,
         None,
-        "How many rows in all. Endless orders unless given; 10000 customers; 1000 products.",
+        "How many rows in all; of model `nexmark`, events of all three tables. Endless unless given; 10000 customers; 1000 products.",
     ),
-    OptionSpec::optional("splits", OptionKind::Integer, None, "How many splits share the rows: 8 for orders, else 1."),
+    OptionSpec::optional(
+        "splits",
+        OptionKind::Integer,
+        None,
+        "How many splits share the rows: 8 for orders and bids, else 1.",
+    ),
     OptionSpec::optional(
         "rows_per_second",
         OptionKind::Number,
         None,
-        "How many rows come into being each second, counted from the first opening; as fast as possible unless given.",
+        "How many rows (`nexmark`: events) come into being each second, counted from the first opening; as fast as possible unless given.",
     ),
     OptionSpec::optional(
         "events_per_second",
         OptionKind::Number,
         None,
-        "How many orders lie in a second of event time: as many as `rows_per_second`, else 1000.",
+        "How many orders or events lie in a second of event time: as many as `rows_per_second`, else 1000.",
     ),
     OptionSpec::optional(
         "start",
         OptionKind::Time,
         None,
-        "The event time from which on orders lie: 2026-01-01T00:00:00Z unless given.",
+        "The event time from which on rows lie: 2026-01-01T00:00:00Z unless given.",
     ),
     OptionSpec::optional("customers", OptionKind::Integer, None, "How many customers order: 10000 unless given."),
     OptionSpec::optional("products", OptionKind::Integer, None, "How many products are ordered: 1000 unless given."),
@@ -84,7 +96,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "disorder",
         OptionKind::Span,
         None,
-        "How far orders are out of order: each is delayed by less than this; not at all unless given.",
+        "How far rows are out of order: each is delayed by less than this; not at all unless given.",
     ),
     OptionSpec::optional(
         "late_share",
@@ -100,7 +112,10 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ),
 ];
 
-/// The options that only orders have.
+/// The options of orders that events of Nexmark have too.
+const NEXMARK_TOO: &[&str] = &["rows_per_second", "events_per_second", "start", "disorder"];
+
+/// The options that only orders have, but for those.
 const ORDERS_ONLY: &[&str] = &[
     "rows_per_second",
     "events_per_second",
@@ -122,15 +137,17 @@ pub(super) enum Model {
     Orders(OrdersModel),
     Customers(u64),
     Products(u64),
+    Nexmark(NexmarkModel),
 }
 
 impl Model {
-    /// The word in `model = '…'`.
+    /// What its splits are called after: the word in `model = '…'` or `table = '…'`.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Model::Orders(_) => "orders",
             Model::Customers(_) => "customers",
             Model::Products(_) => "products",
+            Model::Nexmark(model) => model.table.name(),
         }
     }
 }
@@ -154,24 +171,37 @@ impl GeneratorConfig {
         let (model, rows, splits) = match settings.text("model").unwrap_or("orders") {
             "customers" => (Model::Customers(seed), Some(10_000), 1),
             "products" => (Model::Products(seed), Some(1_000), 1),
+            "nexmark" => {
+                let model = nexmark(settings)?;
+                let rows = settings.integer("rows").map(|events| model.table.rows_of(events));
+                let splits = if model.table == Table::Bid { 8 } else { 1 };
+                (Model::Nexmark(model), rows, splits)
+            }
             _ => (Model::Orders(OrdersModel::of(settings)?), None, 8),
         };
-        if !matches!(model, Model::Orders(_))
-            && let Some(name) = ORDERS_ONLY.iter().find(|name| settings.text(name).is_some())
-        {
-            let message = format!("model `{}` has no option `{name}`", model.name());
-            return Err(Error::new(Kind::Config, "C082", message).fact("leave it out; only model `orders` has it"));
+        let (is_orders, is_nexmark) = (matches!(model, Model::Orders(_)), matches!(model, Model::Nexmark(_)));
+        let foreign = |name: &&&str| match **name {
+            "table" => !is_nexmark,
+            name => !is_orders && !(is_nexmark && NEXMARK_TOO.contains(&name)),
+        };
+        let given = ORDERS_ONLY.iter().chain(&["table"]).filter(foreign).find(|name| settings.text(name).is_some());
+        if let Some(name) = given {
+            let of = if *name == "table" { "nexmark" } else { "orders" };
+            let message = format!("model `{}` has no option `{name}`", settings.text("model").unwrap_or("orders"));
+            return Err(Error::new(Kind::Config, "C082", message).fact(format!("leave it out; model `{of}` has it")));
         }
         if let Some(format) = settings.text("format").filter(|format| *format != "json") {
             let message = format!("the generator does not write format `{format}`");
             return Err(Error::new(Kind::Config, "C083", message).fact("it makes JSON records: leave `format` out"));
         }
-        Ok(GeneratorConfig {
-            model,
-            rows: settings.integer("rows").or(rows),
-            splits: in_range(settings.integer("splits").unwrap_or(splits), "splits", 1024)?,
-            rows_per_second: rate(settings, "rows_per_second")?,
-        })
+        let per_second = rate(settings, "rows_per_second")?;
+        let (rows, rows_per_second) = match &model {
+            // Both are told of events, of which some are the table's.
+            Model::Nexmark(model) => (rows, per_second.map(|events| events * model.table.share())),
+            _ => (settings.integer("rows").or(rows), per_second),
+        };
+        let splits = in_range(settings.integer("splits").unwrap_or(splits), "splits", 1024)?;
+        Ok(GeneratorConfig { model, rows, splits, rows_per_second })
     }
 
     /// How many rows a split has, when there is an end.
@@ -183,6 +213,24 @@ impl GeneratorConfig {
 /// How many of the first `rows` rows belong to a split.
 pub(super) fn share_of(rows: u64, split: u64, splits: u64) -> u64 {
     rows.saturating_sub(split).div_ceil(splits)
+}
+
+/// The Nexmark model of a table.
+fn nexmark(settings: &Settings) -> Result<NexmarkModel> {
+    let table = match settings.text("table").unwrap_or("bid") {
+        "person" => Table::Person,
+        "auction" => Table::Auction,
+        _ => Table::Bid,
+    };
+    let per_second = rate(settings, "events_per_second")?.or(rate(settings, "rows_per_second")?).unwrap_or(1000.0);
+    let disorder = settings.span("disorder").unwrap_or(Duration::ZERO);
+    Ok(NexmarkModel::new(
+        table,
+        settings.integer("seed").unwrap_or(42),
+        settings.time("start").unwrap_or(START),
+        (1e9 / per_second).round().max(1.0) as u64,
+        u64::try_from(disorder.as_micros()).unwrap_or(u64::MAX),
+    ))
 }
 
 /// The shape of the orders model.

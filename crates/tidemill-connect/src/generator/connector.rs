@@ -9,6 +9,7 @@ use tidemill_model::{Error, Kind, OptionSpec, Result};
 use tidemill_runtime::{Connector, DatasetSpec, Environment, Sink, SinkTarget, Source};
 
 use super::config::{GeneratorConfig, Model, OPTIONS};
+use super::nexmark::Table;
 use super::source::GeneratorSource;
 
 /// The connector `generator`.
@@ -21,7 +22,7 @@ impl Connector for GeneratorConnector {
     }
 
     fn doc(&self) -> &'static str {
-        "Orders, customers and products made up from a seed, with disorder, duplicates and faults as asked for."
+        "Orders, customers and products made up from a seed, with disorder, duplicates and faults as asked for; or the Nexmark events."
     }
 
     fn default_format(&self) -> Option<&'static str> {
@@ -49,6 +50,44 @@ impl Connector for GeneratorConnector {
                 column("region", DataType::Utf8),
                 column("tier", DataType::Utf8),
             ],
+            Model::Nexmark(model) => {
+                let number = |name| column(name, DataType::Int64);
+                let text = |name| column(name, DataType::Utf8);
+                let time = |name| column(name, DataType::Timestamp(TimeUnit::Microsecond, None));
+                match model.table {
+                    Table::Person => vec![
+                        number("id"),
+                        text("name"),
+                        text("email_address"),
+                        text("credit_card"),
+                        text("city"),
+                        text("state"),
+                        time("date_time"),
+                        text("extra"),
+                    ],
+                    Table::Auction => vec![
+                        number("id"),
+                        text("item_name"),
+                        text("description"),
+                        number("initial_bid"),
+                        number("reserve"),
+                        time("date_time"),
+                        time("expires"),
+                        number("seller"),
+                        number("category"),
+                        text("extra"),
+                    ],
+                    Table::Bid => vec![
+                        number("auction"),
+                        number("bidder"),
+                        number("price"),
+                        text("channel"),
+                        text("url"),
+                        time("date_time"),
+                        text("extra"),
+                    ],
+                }
+            }
             Model::Products(_) => vec![column("product_id", DataType::Int64), column("category", DataType::Utf8)],
         };
         Ok(Arc::new(Schema::new(fields)))

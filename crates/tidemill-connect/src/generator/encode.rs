@@ -124,7 +124,7 @@ impl RecordWriter {
         }
     }
 
-    fn time(&mut self, at: Timestamp) {
+    pub(super) fn time(&mut self, at: Timestamp) {
         let day = at.0.div_euclid(DAY);
         let date = match self.day {
             Some((known, text)) if known == day => text,
@@ -142,15 +142,21 @@ impl RecordWriter {
         self.text(&text);
     }
 
-    fn number(&mut self, number: i64) {
+    pub(super) fn number(&mut self, number: i64) {
         self.data.extend_from_slice(self.digits.0.format(number).as_bytes());
     }
 
-    fn text(&mut self, text: &[u8]) {
+    pub(super) fn text(&mut self, text: &[u8]) {
         self.data.extend_from_slice(text);
     }
 
-    fn end(&mut self) {
+    /// Four digits of a number below 10000.
+    pub(super) fn four(&mut self, number: u64) {
+        self.text(&two(number / 100));
+        self.text(&two(number % 100));
+    }
+
+    pub(super) fn end(&mut self) {
         self.ends.push(u32::try_from(self.data.len()).unwrap_or(u32::MAX));
     }
 }

@@ -252,7 +252,7 @@ fn beyond(count: u64) -> u64 {
 }
 
 /// 10000 * 2^(k/256) in units of 2^-12. Square roots and products of doubles are the same on every machine.
-fn powers() -> Box<[u64; 257]> {
+pub(super) fn powers() -> Box<[u64; 257]> {
     let mut step = 2.0_f64;
     for _ in 0..8 {
         step = step.sqrt();

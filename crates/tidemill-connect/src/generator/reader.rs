@@ -11,6 +11,7 @@ use tidemill_runtime::{Payload, Positions, Pull, Records, SourceBatch, SplitRead
 use super::config::{GeneratorConfig, Model, share_of};
 use super::dimensions::{Customer, Product};
 use super::encode::RecordWriter;
+use super::nexmark::Table;
 
 /// The most rows in a batch, about a MiB.
 const BATCH: u64 = 8192;
@@ -116,6 +117,11 @@ impl GeneratorReader {
                 Model::Orders(model) => writer.order(&model.record(row)),
                 Model::Customers(seed) => writer.customer(&Customer::of(*seed, row)),
                 Model::Products(seed) => writer.product(&Product::of(*seed, row)),
+                Model::Nexmark(model) => match model.table {
+                    Table::Person => writer.person(&model.person(row)),
+                    Table::Auction => writer.auction(&model.auction(row)),
+                    Table::Bid => writer.bid(&model.bid(row)),
+                },
             }
         }
         writer

@@ -41,6 +41,7 @@ impl Source for GeneratorSource {
         let finite = self.config.rows.is_some() && self.config.rows_per_second.is_none();
         let min_event_time = match &self.config.model {
             Model::Orders(model) if finite => Some(model.start().0),
+            Model::Nexmark(model) if finite => Some(model.start().0),
             _ => None,
         };
         let split = |number| Split {

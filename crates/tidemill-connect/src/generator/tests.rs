@@ -76,7 +76,7 @@ fn drain(reader: &mut dyn SplitReader) -> (Vec<Vec<u8>>, Vec<(usize, Offset)>) {
     (records, offsets)
 }
 
-fn all_records(options: &[(&str, &str)]) -> Vec<Vec<u8>> {
+pub(super) fn all_records(options: &[(&str, &str)]) -> Vec<Vec<u8>> {
     let source = source(options, &Arc::default());
     let splits = source.list_splits().expect("splits");
     let each: Vec<_> = splits
@@ -96,6 +96,14 @@ fn all_records(options: &[(&str, &str)]) -> Vec<Vec<u8>> {
     }
     assert!(each.iter_mut().all(|split| split.next().is_none()), "splits share the rows evenly");
     records
+}
+
+/// The error of these options.
+pub(super) fn config_error(options: &[(&str, &str)]) -> tidemill_model::Error {
+    let state = "s".into();
+    let env =
+        Environment { project: "p".into(), state, clock: Arc::<TestClock>::default(), stores: Default::default() };
+    GeneratorConnector.source(&spec(options), &env).expect_err("refused")
 }
 
 #[test]
