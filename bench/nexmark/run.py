@@ -65,7 +65,7 @@ def run(query, events):
     """Answers (rows read, stream seconds, interval seconds, verdict)."""
     with open(f"{HERE}/queries/{query}.sql") as f:
         sql = f.read()
-    read = sum(events * share // 50 for table, share in SHARES.items() if re.search(rf"(FROM|JOIN|\() ?{table}\b", sql))
+    read = sum(events * share // 50 for table, share in SHARES.items() if re.search(rf"(FROM |JOIN |TUMBLE\(|HOP\(|SESSION\(){table}\b", sql))
     view = re.search(r"CREATE MATERIALIZED VIEW result AS\n(.*);", sql, re.S)
     with tempfile.TemporaryDirectory(prefix="nexmark-") as scratch:
         one, other = project(query, events, f"{scratch}/stream"), project(query, events, f"{scratch}/interval")

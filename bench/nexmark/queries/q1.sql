@@ -1,7 +1,7 @@
 -- Currency conversion: every bid with its price in euros. A DECIMAL, so that it is the same in every mode.
 CREATE PIPELINE q1 WITH (trigger = 'once');
 
-CREATE TABLE result (auction BIGINT, bidder BIGINT, price DECIMAL(23, 3), date_time TIMESTAMP, extra VARCHAR)
+CREATE TABLE result (auction BIGINT, bidder BIGINT, price DECIMAL(24, 3), date_time TIMESTAMP, extra VARCHAR)
 WITH (connector = 'files', path = 'out', format = 'json');
 
 INSERT INTO result

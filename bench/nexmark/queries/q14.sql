@@ -2,7 +2,7 @@
 -- the letter c; here the built-in functions do.
 CREATE PIPELINE q14 WITH (trigger = 'once');
 
-CREATE TABLE result (auction BIGINT, bidder BIGINT, price DECIMAL(23, 3), bidtimetype VARCHAR, date_time TIMESTAMP, extra VARCHAR, c_counts BIGINT)
+CREATE TABLE result (auction BIGINT, bidder BIGINT, price DECIMAL(24, 3), bidtimetype VARCHAR, date_time TIMESTAMP, extra VARCHAR, c_counts BIGINT)
 WITH (connector = 'files', path = 'out', format = 'json');
 
 INSERT INTO result
