@@ -10,14 +10,25 @@ use crate::{Batch, DeadLetter};
 
 /// One step of a dataflow on one lane.
 ///
-/// The engine calls, on one thread: `restore` once, then `on_batch` and `on_watermark` as input comes, and at each
-/// barrier `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
+/// The engine calls, on one thread: `restore` once, then `on_batch`, `on_input_watermark` and `on_watermark` as input
+/// comes, and at each barrier `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
 pub trait Operator: Send {
     /// Rows on one of the operator's inputs. A row that an expression fails on is a dead letter, not an error.
     ///
     /// # Errors
     /// Data or Internal; the epoch fails and nothing of it is committed.
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()>;
+
+    /// The watermark of one input rose; called before `on_watermark`, for operators that judge the rows of each input by
+    /// their own time. The engine forwards `out.watermark` afterwards if it was set, and else nothing. Conservative
+    /// default: only the merged watermark matters.
+    ///
+    /// # Errors
+    /// As `on_batch`.
+    fn on_input_watermark(&mut self, input: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        let _ = (input, watermark, out);
+        Ok(())
+    }
 
     /// The merged watermark of all inputs rose. The engine forwards `out.watermark` afterwards, which is this one
     /// unless the operator lowers it. Conservative default: nothing depends on time.
@@ -72,7 +83,8 @@ pub struct Output {
     pub batches: Vec<Batch>,
     /// Rows that an expression failed on; they are kept with the epoch in hand.
     pub dead: Vec<DeadLetter>,
-    /// Set by an operator in `on_watermark` to hold time back for what is downstream.
+    /// Set by an operator in `on_watermark` to hold time back for what is downstream, and in `on_input_watermark` to
+    /// let it go on.
     pub watermark: Option<Watermark>,
 }
 

@@ -3,7 +3,7 @@
 //! **Invariant:** between the first and the last barrier of an epoch, no event of a channel that has delivered its
 //! barrier reaches the node; so the node's state at the snapshot holds exactly the rows before the barrier.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tidemill_model::{Epoch, Watermark};
 
@@ -21,6 +21,8 @@ struct Channel {
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
     channels: Vec<Channel>,
+    /// The watermark of each port that has channels: the least of theirs.
+    ports: BTreeMap<usize, Watermark>,
     merged: Option<Watermark>,
 }
 
@@ -31,8 +33,8 @@ pub(crate) enum Due {
     Nothing,
     /// Take rows on this port.
     Rows(usize, crate::Batch),
-    /// The merged watermark rose.
-    Watermark(Watermark),
+    /// The watermark of this port rose, and perhaps the merged one.
+    Watermark { port: usize, at: Watermark, merged: Option<Watermark> },
     /// Every channel is at the barrier.
     Barrier(Epoch),
 }
@@ -60,13 +62,20 @@ impl Inputs {
             Event::Rows(batch) => Due::Rows(input.port, batch),
             Event::Watermark(watermark) => {
                 input.watermark = input.watermark.max(watermark);
-                let least = self.channels.iter().map(|c| c.watermark).min().unwrap_or(Watermark::MIN);
-                if self.merged.is_none_or(|merged| least > merged) && least > Watermark::MIN {
-                    self.merged = Some(least);
-                    Due::Watermark(least)
-                } else {
-                    Due::Nothing
+                let port = input.port;
+                let of_port = self.channels.iter().filter(|c| c.port == port);
+                let at = of_port.map(|c| c.watermark).min().unwrap_or(Watermark::MIN);
+                if self.ports.get(&port).is_some_and(|before| at <= *before) || at == Watermark::MIN {
+                    return Due::Nothing;
                 }
+                self.ports.insert(port, at);
+                // The merged watermark rises only when that of a port does.
+                let least = self.channels.iter().map(|c| c.watermark).min().unwrap_or(Watermark::MIN);
+                let risen = self.merged.is_none_or(|merged| least > merged) && least > Watermark::MIN;
+                if risen {
+                    self.merged = Some(least);
+                }
+                Due::Watermark { port, at, merged: risen.then_some(least) }
             }
             Event::Barrier(epoch) => {
                 input.at_barrier = true;
@@ -107,6 +116,19 @@ mod tests {
         let released = inputs.release();
         assert_eq!(released.len(), 1);
         let (channel, event) = released.into_iter().next().expect("one event");
-        assert!(matches!(inputs.take(channel, event), Due::Watermark(Watermark(5))));
+        let due = inputs.take(channel, event);
+        assert!(matches!(due, Due::Watermark { port: 0, at: Watermark(5), merged: Some(Watermark(5)) }), "{due:?}");
+    }
+
+    #[test]
+    fn each_port_has_a_watermark_of_its_own() {
+        let mut inputs = Inputs::default();
+        let (a, b, other) = (inputs.add(0), inputs.add(0), inputs.add(1));
+        assert!(matches!(inputs.take(a, Event::Watermark(Watermark(5))), Due::Nothing), "b has not spoken");
+        let due = inputs.take(b, Event::Watermark(Watermark(7)));
+        assert!(matches!(due, Due::Watermark { port: 0, at: Watermark(5), merged: None }), "{due:?}");
+        let due = inputs.take(other, Event::Watermark(Watermark(3)));
+        assert!(matches!(due, Due::Watermark { port: 1, at: Watermark(3), merged: Some(Watermark(3)) }), "{due:?}");
+        assert!(matches!(inputs.take(b, Event::Watermark(Watermark(9))), Due::Nothing), "a holds the port");
     }
 }

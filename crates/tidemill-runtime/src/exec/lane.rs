@@ -360,7 +360,10 @@ impl Lane {
         match self.nodes[number].inputs.take(channel, event) {
             Due::Nothing => Ok(()),
             Due::Rows(port, batch) => self.with_rows(number, port, batch),
-            Due::Watermark(watermark) => self.with_watermark(number, watermark),
+            Due::Watermark { port, at, merged } => {
+                self.with_input_watermark(number, port, at)?;
+                merged.map_or(Ok(()), |merged| self.with_watermark(number, merged))
+            }
             Due::Barrier(epoch) => self.with_barrier(number, epoch),
         }
     }
@@ -377,6 +380,15 @@ impl Lane {
             _ => return Err(Error::internal("rows were sent to a source")),
         }
         self.pass_on(number, out)
+    }
+
+    fn with_input_watermark(&mut self, number: usize, port: usize, watermark: Watermark) -> Result<()> {
+        let Some(Work::Operator(operator)) = &mut self.nodes[number].work else { return Ok(()) };
+        let mut out = Output::default();
+        operator.on_input_watermark(port, watermark, &mut out)?;
+        let downstream = out.watermark;
+        self.pass_on(number, out)?;
+        downstream.map_or(Ok(()), |watermark| self.emit(number, Event::Watermark(watermark)))
     }
 
     fn with_watermark(&mut self, number: usize, watermark: Watermark) -> Result<()> {

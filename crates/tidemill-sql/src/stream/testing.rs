@@ -123,12 +123,16 @@ pub(super) fn plan(sql: &str, open: &OpenTable) -> Result<StreamPlan> {
 /// State as the engine keeps it: node, then `lane/chunk`, to rows.
 pub(super) type State = BTreeMap<String, BTreeMap<String, RecordBatch>>;
 
+/// The watermark of each channel of a node on a lane: by input, edge and sending lane.
+type Channels = BTreeMap<(usize, usize, usize), Watermark>;
+
 /// A graph with its operators.
 pub(super) struct Flow {
     graph: Graph,
     pub(super) lanes: usize,
     operators: BTreeMap<(usize, usize), Box<dyn Operator>>,
-    watermarks: BTreeMap<(usize, usize), BTreeMap<(usize, usize), Watermark>>,
+    /// By lane and node.
+    watermarks: BTreeMap<(usize, usize), Channels>,
     state: State,
     /// Whether the next snapshot replaces all state.
     whole: bool,
@@ -233,27 +237,43 @@ impl Flow {
         for (number, edge) in self.graph.nodes[node].outputs.clone().into_iter().enumerate() {
             let lanes = if edge.route == Route::Forward { lane..lane + 1 } else { 0..self.lanes };
             for to in lanes {
-                self.risen(to, edge.to.0, (node * 100 + number, lane), watermark)?;
+                self.risen(to, edge.to.0, (edge.input, node * 100 + number, lane), watermark)?;
             }
         }
         Ok(())
     }
 
-    /// How many channels feed a node on a lane.
-    fn channels(&self, node: usize) -> usize {
+    /// How many channels feed an input of a node on a lane, or all of them.
+    fn channels(&self, node: usize, input: Option<usize>) -> usize {
         let edges = self.graph.nodes.iter().flat_map(|from| &from.outputs).filter(|edge| edge.to.0 == node);
+        let edges = edges.filter(|edge| input.is_none_or(|input| edge.input == input));
         edges.map(|edge| if edge.route == Route::Forward { 1 } else { self.lanes }).sum()
     }
 
-    fn risen(&mut self, lane: usize, node: usize, channel: (usize, usize), watermark: Watermark) -> Result<()> {
-        let all = self.channels(node);
-        let least = |of: &BTreeMap<(usize, usize), Watermark>| {
-            if of.len() < all { None } else { of.values().min().copied() }
+    fn risen(&mut self, lane: usize, node: usize, channel: (usize, usize, usize), watermark: Watermark) -> Result<()> {
+        let input = channel.0;
+        let (of_input, all) = (self.channels(node, Some(input)), self.channels(node, None));
+        let least = |of: &Channels| if of.len() < all { None } else { of.values().min().copied() };
+        let least_of_input = |of: &Channels| {
+            let own: Vec<Watermark> = of.iter().filter(|(from, _)| from.0 == input).map(|(_, at)| *at).collect();
+            if own.len() < of_input { None } else { own.into_iter().min() }
         };
         let channels = self.watermarks.entry((lane, node)).or_default();
-        let before = least(channels);
+        let (before, before_of_input) = (least(channels), least_of_input(channels));
         channels.insert(channel, watermark);
-        let (Some(merged), true) = (least(channels), least(channels) > before) else { return Ok(()) };
+        let (merged, own) = (least(channels), least_of_input(channels));
+        if let (Some(own), Some(operator)) =
+            (own.filter(|_| own > before_of_input), self.operators.get_mut(&(lane, node)))
+        {
+            let mut out = Output::default();
+            operator.on_input_watermark(input, own, &mut out)?;
+            let downstream = out.watermark;
+            self.emit(lane, node, out)?;
+            if let Some(watermark) = downstream {
+                self.forward(lane, node, watermark)?;
+            }
+        }
+        let Some(merged) = merged.filter(|_| merged > before) else { return Ok(()) };
         let mut out = Output::default();
         if let Some(operator) = self.operators.get_mut(&(lane, node)) {
             operator.on_watermark(merged, &mut out)?;
