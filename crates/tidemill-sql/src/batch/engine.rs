@@ -23,7 +23,7 @@ use super::arithmetic::checked_plan;
 use super::guard::GuardPlanner;
 use super::reading::external;
 use super::spill::Spill;
-use crate::session::session_state;
+use crate::session::{AsofPlanner, session_state};
 
 /// How many of the largest users of memory an error about it names.
 const NAMED_CONSUMERS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(2);
@@ -81,7 +81,8 @@ impl Engine {
         if matches!(optimised, LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
             return Err(external(tidemill_model::Error::internal("a bounded plan only reads")));
         }
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(GuardPlanner)]);
+        let planner =
+            DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(GuardPlanner), Arc::new(AsofPlanner)]);
         checked_plan(planner.create_physical_plan(&optimised, &self.state).await?)
     }
 }

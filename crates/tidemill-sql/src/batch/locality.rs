@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Operator, Tabl
 
 use super::provider::DatasetTable;
 use crate::language::Project;
-use crate::session::{Meaning, WindowNode, lineage, meaning_of};
+use crate::session::{AsofNode, Between, Meaning, TimeBounds, WindowNode, lineage, meaning_of, time_bounds};
 
 /// What is known of a query.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Seen {
     pub(super) event: bool,
     /// Why its results do not belong to intervals; `None` when they do.
     pub(super) whole: Option<String>,
+    /// Whether rows are pairs of a join in time: each belongs to the interval of its later row.
+    pub(super) paired: bool,
 }
 
 impl Seen {
@@ -52,6 +54,7 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
         let input = examine(input, project)?;
         seen.event |= input.event;
         seen.whole = seen.whole.or(input.whole);
+        seen.paired |= input.paired;
     }
     let told = |exprs: &[Expr], input: &LogicalPlan| {
         let times = times(input, project);
@@ -60,7 +63,12 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
     let seen = match plan {
         LogicalPlan::TableScan(scan) => {
             let event = dataset_of(scan).is_some_and(|table| table.reading().event_time.is_some());
-            Seen { event, whole: None }
+            Seen { event, ..Seen::default() }
+        }
+        LogicalPlan::Projection(node) if seen.paired => {
+            // A window of pairs is whole when the later rows of all its pairs have come, which may be after its end.
+            let windows = node.expr.iter().any(|expr| is_window(expr, &node.input, project));
+            seen.unless(!windows, PAIRED)
         }
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
@@ -76,22 +84,26 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
         LogicalPlan::Sort(node) => seen.unless(node.fetch.is_none(), LIMIT),
         LogicalPlan::Limit(_) => seen.unless(false, LIMIT),
         LogicalPlan::Aggregate(node) => {
-            let local = told(&node.group_expr, &node.input);
-            seen.unless(local, "its GROUP BY has no window, so that each group has rows of all time")
+            let (local, single) = (told(&node.group_expr, &node.input), !seen.paired);
+            seen.unless(single, PAIRED)
+                .unless(local, "its GROUP BY has no window, so that each group has rows of all time")
         }
         LogicalPlan::Distinct(distinct) => {
             let local = match distinct {
                 Distinct::All(input) => times(input, project).iter().any(|time| *time != Meaning::Plain),
                 Distinct::On(on) => told(&on.on_expr, &on.input),
             };
-            seen.unless(local, "its DISTINCT compares rows of all time")
+            let single = !seen.paired;
+            seen.unless(single, PAIRED).unless(local, "its DISTINCT compares rows of all time")
         }
         LogicalPlan::Window(node) => {
             let local = node.window_expr.iter().all(|expr| match expr.clone().unalias() {
                 Expr::WindowFunction(function) => told(&function.params.partition_by, &node.input),
                 _ => false,
             });
-            seen.unless(local, "its OVER looks at rows of all time; PARTITION BY window_start keeps it to a window")
+            let single = !seen.paired;
+            seen.unless(single, PAIRED)
+                .unless(local, "its OVER looks at rows of all time; PARTITION BY window_start keeps it to a window")
         }
         LogicalPlan::Union(node) => {
             let mut inputs = node.inputs.iter().map(|input| examine(input, project));
@@ -100,11 +112,24 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
             seen.unless(all, "its UNION also has rows without event time")
         }
         LogicalPlan::Join(join) => of_join(join, seen, project)?,
+        LogicalPlan::Extension(_) => match AsofNode::of(plan) {
+            Some(node) => {
+                let timed =
+                    |plan: &LogicalPlan, at: usize| matches!(times(plan, project).get(at), Some(Meaning::Time { .. }));
+                let local = timed(&node.left, node.times.0) && timed(&node.right, node.times.1);
+                let single = !seen.paired;
+                seen.unless(single, PAIRED)
+                    .unless(node.looks_back(), "its ASOF JOIN looks for the next row, which may come at any time")
+                    .unless(local, "its ASOF JOIN does not compare the event times of both sides")
+            }
+            None => seen.unless(false, "a part of it relates rows of all time"),
+        },
         _ => seen.unless(false, "a part of it relates rows of all time"),
     };
     with_subqueries(plan, seen, project)
 }
 
+const PAIRED: &str = "it relates pairs of a JOIN, which are whole only when the later row of each has come";
 const LIMIT: &str = "its LIMIT chooses among the rows of all time";
 
 /// A subquery over rows with event time compares each row with those of all time.
@@ -131,6 +156,12 @@ fn of_join(join: &Join, seen: Seen, project: &Project) -> Result<Seen> {
     use JoinType as J;
     let kind = join.join_type;
     match (examine(&join.left, project)?.event, examine(&join.right, project)?.event) {
+        (true, true) if time_join(join, project).is_some() => {
+            let both = matches!(kind, J::Inner | J::Left | J::Right | J::Full);
+            let single = !seen.paired;
+            let seen = seen.unless(single, PAIRED).unless(both, "it asks whether a row has a partner at another time");
+            Ok(Seen { paired: true, ..seen })
+        }
         (true, true) => Ok(seen.unless(
             same_time(join, project),
             "it joins two datasets over all time; join them on equal windows to keep it to an interval",
@@ -145,6 +176,21 @@ fn of_join(join: &Join, seen: Seen, project: &Project) -> Result<Seen> {
             Ok(seen.unless(kept, "its outer join keeps rows without event time"))
         }
     }
+}
+
+/// The bounds of a join in time.
+pub(super) fn time_join(join: &Join, project: &Project) -> Option<TimeBounds> {
+    match time_bounds(join, &times(&join.left, project), &times(&join.right, project)) {
+        Between::Both(bounds, _) => Some(bounds),
+        Between::OneSided | Between::Nothing => None,
+    }
+}
+
+/// Whether an expression computes a bound of a window.
+fn is_window(expr: &Expr, input: &LogicalPlan, project: &Project) -> bool {
+    let passed_on = matches!(expr.clone().unalias(), Expr::Column(_));
+    let meaning = meaning_of(expr, input, &times(input, project));
+    !passed_on && matches!(meaning, Meaning::Start { .. } | Meaning::End { .. })
 }
 
 /// Whether a join is on equal times of both sides.

@@ -1,22 +1,25 @@
 //! [`owned`]: a query restricted to the results that an interval owns, reading no more than they need.
 //!
 //! An interval owns what becomes final within it: a row by its event time in `[start, end)`, a window by its end in
-//! `(start, end]`. So each result has one owner, and a run never needs a row after its end.
+//! `(start, end]`, a pair of a join in time by its later row, and a row of it without a partner by the last instant at
+//! which one could have come. So each result has one owner, and a run never needs a row after its end.
 //!
 //! **Invariant:** over intervals that tile time, the union of what each owns is the query's whole result. A query
 //! whose results belong to no interval means, at a run, its result over all rows before the interval's end.
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, ExprSchema, Result, ScalarValue};
+use datafusion::common::{Column, ExprSchema, JoinType, Result, ScalarValue};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::expr::Case;
+use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use tidemill_model::{Interval, Timestamp};
 
-use super::locality::{dataset_of, examine, times};
+use super::locality::{dataset_of, examine, time_join, times};
 use crate::language::Project;
-use crate::session::{Meaning, WINDOW_END, WindowNode, WindowSize, meaning_of};
+use crate::session::{AsofNode, Meaning, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of};
 
 /// A query made ready for an interval.
 #[derive(Debug, Clone)]
@@ -34,7 +37,11 @@ pub(super) struct Owned {
 /// Restricts a plan, which is neither analysed nor optimised, to an interval.
 pub(super) fn owned(plan: LogicalPlan, interval: Interval, project: &Project) -> Result<Owned> {
     let seen = examine(&plan, project)?;
-    let times = times(&plan, project);
+    let mut times = times(&plan, project);
+    if seen.paired {
+        // No column says which rows an interval owns.
+        times.iter_mut().for_each(|time| *time = Meaning::Plain);
+    }
     let whole = seen.whole.or_else(|| (!seen.event).then(|| "it reads no dataset with event time".to_owned()));
     if whole.is_some() {
         let all = Interval { start: Timestamp(i64::MIN), end: interval.end };
@@ -43,7 +50,8 @@ pub(super) fn owned(plan: LogicalPlan, interval: Interval, project: &Project) ->
     }
     let mut narrowing = Narrowing { interval, project, from: interval.start };
     let plan = narrowing.narrow(plan, interval.start, false)?;
-    Ok(Owned { plan, from: Some(narrowing.from), times, whole: None })
+    let from = Some(narrowing.from).filter(|from| from.0 > i64::MIN);
+    Ok(Owned { plan, from, times, whole: None })
 }
 
 struct Narrowing<'a> {
@@ -60,6 +68,27 @@ impl Narrowing<'_> {
         if let LogicalPlan::TableScan(_) = plan {
             self.from = self.from.min(from);
             return Ok(scan_within(plan, Interval { start: from, end: self.interval.end })?.data);
+        }
+        if let LogicalPlan::Join(join) = &plan
+            && let Some(bounds) = time_join(join, self.project)
+        {
+            let owner = (!windowed).then(|| owner(join, bounds));
+            let back = Timestamp(from.0.saturating_sub(bounds.before()).saturating_sub(bounds.after()));
+            let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, back, true)?)))?.data;
+            let Some(owner) = owner else { return Ok(plan) };
+            let bound = |at: Timestamp| lit(ScalarValue::TimestampMicrosecond(Some(at.0), None));
+            let owned = owner.clone().gt_eq(bound(self.interval.start)).and(owner.lt(bound(self.interval.end)));
+            return LogicalPlanBuilder::from(plan).filter(owned)?.build();
+        }
+        if let Some(node) = AsofNode::of(&plan) {
+            let oldest = node.within.map_or(i64::MIN, |within| from.0.saturating_sub(within));
+            let mut is_left = true;
+            let narrowed = plan.map_children(|child| {
+                let left = std::mem::replace(&mut is_left, false);
+                let (from, windowed) = if left { (from, windowed) } else { (Timestamp(oldest), true) };
+                Ok(Transformed::yes(self.narrow(child, from, windowed)?))
+            })?;
+            return Ok(narrowed.data);
         }
         let Some((column, size)) = window_end(&plan, self.project) else {
             return Ok(plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, windowed)?)))?.data);
@@ -80,6 +109,35 @@ impl Narrowing<'_> {
         let end = || Expr::Column(column.clone());
         let owned = end().gt(bound(self.interval.start)?).and(end().lt_eq(bound(self.interval.end)?));
         LogicalPlanBuilder::from(plan).filter(owned)?.build()
+    }
+}
+
+/// The instant at which a row of a join in time is known.
+fn owner(join: &Join, bounds: TimeBounds) -> Expr {
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let time = |side: &LogicalPlan, at: usize| {
+        cast(Expr::Column(Column::from(side.schema().qualified_field(at))), micros.clone())
+    };
+    let (left, right) = (time(&join.left, bounds.left), time(&join.right, bounds.right));
+    let later = |by: i64| {
+        const DAY: i64 = 86_400_000_000;
+        let days = i32::try_from(by / DAY).unwrap_or(i32::MAX);
+        lit(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, days, by % DAY * 1_000))))
+    };
+    let case = |condition: Expr, then: Expr, or_else: Expr| {
+        Expr::Case(Case::new(None, vec![(Box::new(condition), Box::new(then))], Some(Box::new(or_else))))
+    };
+    let pair = case(left.clone().gt(right.clone()), left.clone(), right.clone());
+    let alone =
+        |one: Expr, other: &Expr, by: i64, or_else: Expr| case(other.clone().is_null(), one + later(by), or_else);
+    match join.join_type {
+        JoinType::Left => alone(left, &right, bounds.after(), pair),
+        JoinType::Right => alone(right, &left, bounds.before(), pair),
+        JoinType::Full => {
+            let of_left = alone(left.clone(), &right, bounds.after(), pair);
+            alone(right, &left, bounds.before(), of_left)
+        }
+        _ => pair,
     }
 }
 

@@ -4,8 +4,10 @@
 //! **Invariant:** a column that is said to tell the time does; when in doubt it does not.
 
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan};
 
+use super::asof::AsofNode;
+use super::bounds::{Between, TimeBounds, time_bounds};
 use super::size::WindowSize;
 use super::tumble::{TUMBLE_END, TUMBLE_START};
 use super::windowing::WindowNode;
@@ -81,6 +83,12 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
         LogicalPlan::SubqueryAlias(node) => of(&node.input),
         LogicalPlan::Sort(node) => of(&node.input),
         LogicalPlan::Extension(_) => {
+            if let Some(node) = AsofNode::of(plan) {
+                let mut meanings = plain();
+                // The other side's rows are of any time before.
+                meanings[node.times.0] = of(&node.left).swap_remove(node.times.0);
+                return meanings;
+            }
             let Some(node) = WindowNode::of(plan) else { return plain() };
             let mut meanings = of(&node.input);
             let size = node.size;
@@ -107,6 +115,9 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
         }
         LogicalPlan::Join(node) => {
             let (left, right) = (of(&node.left), of(&node.right));
+            if let Between::Both(bounds, _) = time_bounds(node, &left, &right) {
+                return of_time_join(node, bounds);
+            }
             let meanings = match node.join_type {
                 JoinType::Inner | JoinType::Left | JoinType::Right => [left, right].concat(),
                 JoinType::LeftSemi | JoinType::LeftAnti => left,
@@ -117,6 +128,22 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
         }
         _ => plain(),
     }
+}
+
+/// Of a join in time only the columns that it compares tell the time of its result, which the watermark is held back for.
+fn of_time_join(join: &Join, bounds: TimeBounds) -> Vec<Meaning> {
+    let left = join.left.schema().fields().len();
+    let mut meanings = vec![Meaning::Plain; join.schema.fields().len()];
+    let told = match join.join_type {
+        JoinType::LeftSemi | JoinType::LeftAnti => vec![bounds.left],
+        JoinType::RightSemi | JoinType::RightAnti => vec![bounds.right],
+        JoinType::LeftMark | JoinType::RightMark => Vec::new(),
+        _ => vec![bounds.left, left + bounds.right],
+    };
+    for column in told {
+        meanings[column] = Meaning::Time { behind: Vec::new() };
+    }
+    meanings
 }
 
 /// The meaning of an expression over the columns of `input`.

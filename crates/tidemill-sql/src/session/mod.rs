@@ -4,6 +4,8 @@
 //! **Invariant:** a query means the same in every mode because every mode plans it here; nothing below decides what
 //! a function, a type or a window is.
 
+mod asof;
+mod bounds;
 mod clock_functions;
 mod compile;
 mod exact;
@@ -22,6 +24,8 @@ mod types;
 mod windowing;
 mod windows;
 
+pub use asof::{AsofNode, AsofPlanner, asof_candidates};
+pub use bounds::{Between, TimeBounds, compares_times, time_bounds};
 pub use compile::{checked, compile, truths, values};
 pub use insert::{default_sequence, insert_columns, result_schema};
 pub use lineage::{Meaning, lineage, meaning_of};

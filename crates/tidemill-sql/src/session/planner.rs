@@ -12,6 +12,7 @@ use tidemill_model::{Error, Place, Result};
 
 use crate::language::{Project, from_datafusion};
 
+use super::asof::{with_asof, without_asof};
 use super::names::{Names, Tables};
 
 /// Plans the queries of one project over the tables of one executor.
@@ -49,7 +50,9 @@ impl<'a> Planner<'a> {
 
 /// The plan of a query over these names.
 pub(super) fn plan_with(names: &Names<'_>, query: &ast::Query) -> DfResult<LogicalPlan> {
-    SqlToRel::new(names).sql_statement_to_plan(ast::Statement::Query(Box::new(query.clone())))
+    let mut query = query.clone();
+    without_asof(&mut query)?;
+    with_asof(SqlToRel::new(names).sql_statement_to_plan(ast::Statement::Query(Box::new(query)))?)
 }
 
 /// DataFusion's error as ours, at its place.

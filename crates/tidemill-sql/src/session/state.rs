@@ -9,6 +9,7 @@ use datafusion::execution::config::SessionConfig;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
+use super::asof::{Mark, Queries};
 use super::clock_functions::{Micros, Now};
 use super::exact;
 use super::tumble::WindowBounds;
@@ -35,7 +36,7 @@ pub fn session_state() -> SessionState {
             *function = Arc::new(Micros::over(Arc::clone(function)));
         }
     }
-    scalars.extend([Now::function(), WindowBounds::start(), WindowBounds::end()].map(Arc::new));
+    scalars.extend([Now::function(), Mark::function(), WindowBounds::start(), WindowBounds::end()].map(Arc::new));
     let mut aggregates = SessionStateDefaults::default_aggregate_functions();
     exact::replace(&mut aggregates);
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(ExpandWindows)];
@@ -47,5 +48,6 @@ pub fn session_state() -> SessionState {
         .with_aggregate_functions(aggregates)
         .with_relation_planners(vec![Arc::new(Windows)])
         .with_type_planner(Arc::new(Types))
+        .with_query_planner(Arc::new(Queries))
         .build()
 }

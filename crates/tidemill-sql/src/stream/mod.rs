@@ -7,6 +7,7 @@ mod aggregate;
 mod envelope;
 mod gate;
 mod hop;
+mod joins;
 mod lookup;
 mod plan;
 mod running;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Aggregate, Expr, Filter, Join, LogicalPlan, Projection, when};
 
 use super::chain::columns;
 use super::fallible::{can_fail, has_subquery};
+use crate::session::compares_times;
 
 /// The plan with arguments, filters and keys that can fail computed below the aggregates and joins that use them.
 ///
@@ -129,12 +131,16 @@ fn join(node: Join) -> Result<Transformed<LogicalPlan>> {
     }
     // A pair that its condition fails on is a row of an inner join; of others it decides about one side's row.
     let pairs = left.input.schema().join(right.input.schema())?;
-    let above = match &node.filter {
+    // Bounds on the times of both rows stay: a join in time is made of them.
+    let fails = |part: &Expr| !has_subquery(part) && !compares_times(part, &pairs) && can_fail(part, &pairs);
+    let (above, kept) = match node.filter {
         Some(filter) if node.join_type == JoinType::Inner => {
-            (!has_subquery(filter) && can_fail(filter, &pairs)).then(|| filter.clone())
+            let (above, kept): (Vec<Expr>, Vec<Expr>) = split_conjunction_owned(filter).into_iter().partition(fails);
+            (conjunction(above), conjunction(kept))
         }
-        _ => None,
+        filter => (None, filter),
     };
+    let node = Join { filter: kept, ..node };
     if left.added.is_empty() && right.added.is_empty() && above.is_none() {
         return Ok(Transformed::no(LogicalPlan::Join(node)));
     }
@@ -143,7 +149,7 @@ fn join(node: Join) -> Result<Transformed<LogicalPlan>> {
         left.plan(|_| true)?,
         right.plan(|_| true)?,
         on,
-        if above.is_some() { None } else { node.filter },
+        node.filter,
         node.join_type,
         node.join_constraint,
         node.null_equality,

@@ -18,7 +18,7 @@ use super::{OpenTable, SinkPlan, StreamPlan, ViewPlan, fingerprint};
 use crate::catalog::{Catalog, Side};
 use crate::language::Pipeline;
 use crate::session::guarded::{Chain, Failing, Guarded, OnItsWay, Step, columns};
-use crate::session::{Meaning, WindowNode, lift, lineage};
+use crate::session::{AsofNode, Meaning, WindowNode, lift, lineage};
 use crate::stream::aggregate::Emission;
 use crate::stream::transform::TransformFactory;
 
@@ -139,9 +139,10 @@ impl<'a> Builder<'a> {
             }
             LogicalPlan::Unnest(_) => Err(not_yet(place, "unnest", "UNNEST")),
             LogicalPlan::RecursiveQuery(_) => Err(not_yet(place, "recursive", "WITH RECURSIVE")),
-            other => match WindowNode::of(other) {
-                Some(node) => self.windows(node, walk),
-                None => Err(not_yet(place, "select", &format!("the step {}", other.display()))),
+            other => match (WindowNode::of(other), AsofNode::of(other)) {
+                (Some(node), _) => self.windows(node, walk),
+                (_, Some(node)) => self.asof(other, node, walk),
+                _ => Err(not_yet(place, "select", &format!("the step {}", other.display()))),
             },
         }
     }

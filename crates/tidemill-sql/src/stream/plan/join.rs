@@ -25,7 +25,11 @@ impl Builder<'_> {
     pub(super) fn join(&mut self, plan: &LogicalPlan, join: &Join, walk: Walk<'_>) -> Result<Stream> {
         let place = &walk.statement.place;
         let Some(left_is_side) = looked_up(join, self.catalog.project()) else {
-            return Err(self.refused(join, place));
+            let project = self.catalog.project();
+            if has_event_time(&join.left, project) && has_event_time(&join.right, project) {
+                return self.join_streams(plan, join, walk);
+            }
+            return Err(refused(join, place));
         };
         if join.null_aware {
             return Err(not_yet(place, "not", "NOT IN (SELECT …)").fact("write NOT EXISTS (SELECT …)"));
@@ -119,23 +123,15 @@ impl Builder<'_> {
             read_all(state.clone(), opened.data, &place)
         })
     }
+}
 
-    fn refused(&self, join: &Join, place: &Place) -> Error {
-        let project = self.catalog.project();
-        let both = has_event_time(&join.left, project) && has_event_time(&join.right, project);
-        let at = at_word(place, "join").unwrap_or_else(|| place.clone());
-        let kind = join_words(join.join_type);
-        if both {
-            return Error::new(Kind::Plan, "P130", format!("{kind} of two streams is not available yet"))
-                .at(&at)
-                .label("both sides have a WATERMARK")
-                .fact("look up in a table without WATERMARK, which is read once when the run starts")
-                .fact("or join in an interval run: tidemill run PIPELINE --interval START/PERIOD");
-        }
-        Error::new(Kind::Plan, "P130", format!("{kind} is not available in a stream yet"))
-            .at(&at)
-            .fact("a stream can be joined to a table by JOIN and LEFT JOIN, the stream on the left")
-    }
+/// A join that is none in a stream.
+fn refused(join: &Join, place: &Place) -> Error {
+    let at = at_word(place, "join").unwrap_or_else(|| place.clone());
+    let kind = join_words(join.join_type);
+    Error::new(Kind::Plan, "P130", format!("{kind} is not available in a stream yet"))
+        .at(&at)
+        .fact("a stream can be joined to a table by JOIN and LEFT JOIN, the stream on the left")
 }
 
 /// The names of the tables that a plan reads.

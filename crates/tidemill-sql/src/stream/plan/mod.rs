@@ -14,6 +14,7 @@ mod statement;
 mod target;
 #[cfg(test)]
 mod tests;
+mod timed;
 mod windows;
 
 use std::fmt;

@@ -13,6 +13,8 @@ const TABLES: &str = "CREATE PIPELINE p WITH (trigger = 'continuous');
 CREATE TABLE orders (id BIGINT NOT NULL, amount DECIMAL(12, 2), region VARCHAR, note VARCHAR, at TIMESTAMP,
   WATERMARK FOR at AS at - INTERVAL '10 seconds',
   CHECK (length(note) < 100)) WITH (connector = 'shelf', idle = '5 seconds', max_future = 'none');
+CREATE TABLE refunds (id BIGINT NOT NULL, sent TIMESTAMP, back TIMESTAMP, WATERMARK FOR back AS back - INTERVAL '10 seconds')
+  WITH (connector = 'shelf');
 CREATE TABLE rates (region VARCHAR, usd DOUBLE) WITH (connector = 'shelf');
 CREATE TABLE out WITH (connector = 'shelf');
 CREATE TABLE kept (id BIGINT, amount DECIMAL(14, 2), at TIMESTAMP, PRIMARY KEY (id)) WITH (connector = 'shelf', write = 'upsert');
@@ -115,6 +117,44 @@ fn refusals_name_the_place_and_the_way_out() {
         ("INSERT INTO out SELECT id, now() AS t FROM orders", "P131", "now", "event time"),
         ("INSERT INTO out SELECT id FROM orders WHERE random() < 0.5", "P132", "random", "md5"),
         ("INSERT INTO out SELECT uuid() AS u FROM orders", "P132", "uuid", "columns"),
+        (
+            "INSERT INTO out SELECT o.id FROM orders AS o JOIN refunds AS r ON o.id = r.id",
+            "P130",
+            "JOIN",
+            "BETWEEN a.time",
+        ),
+        (
+            "INSERT INTO out SELECT o.id FROM orders AS o LEFT JOIN refunds AS r ON o.id = r.id AND r.back >= o.at",
+            "P151",
+            "JOIN",
+            "write both bounds",
+        ),
+        (
+            "INSERT INTO out SELECT o.id FROM orders AS o JOIN refunds AS r
+               ON o.id = r.id AND r.back > o.at AND r.back < o.at + INTERVAL '1 month'",
+            "P151",
+            "JOIN",
+            "write both bounds",
+        ),
+        (
+            "INSERT INTO out SELECT o.id FROM orders AS o JOIN (SELECT id, max(back) AS back FROM refunds GROUP BY id) AS r
+               ON o.id = r.id AND r.back BETWEEN o.at AND o.at + INTERVAL '1 day'",
+            "P130",
+            "JOIN",
+            "BETWEEN a.time",
+        ),
+        (
+            "INSERT INTO out SELECT o.id FROM orders AS o ASOF JOIN refunds AS r MATCH_CONDITION (o.at <= r.back) ON o.id = r.id",
+            "P130",
+            "ASOF",
+            "interval run",
+        ),
+        (
+            "INSERT INTO out SELECT o.id FROM orders AS o ASOF JOIN refunds AS r MATCH_CONDITION (o.at >= r.sent) ON o.id = r.id",
+            "P153",
+            "ASOF",
+            "WATERMARK FOR",
+        ),
     ];
     for (sql, code, word, advice) in cases {
         let text = format!("{TABLES}{sql};");
@@ -127,6 +167,23 @@ fn refusals_name_the_place_and_the_way_out() {
         assert!(shown.contains(advice), "{sql}\n{shown}");
         assert_ne!(error.kind(), tidemill_model::Kind::Internal, "{sql}\n{shown}");
     }
+}
+
+#[test]
+fn a_join_in_time_takes_both_sides_by_their_keys() {
+    let plan = planned(
+        "INSERT INTO out SELECT o.id, r.back FROM orders AS o LEFT JOIN refunds AS r
+           ON o.id = r.id AND r.back BETWEEN o.at - INTERVAL '1 minute' AND o.at + INTERVAL '1 hour';",
+    );
+    let text = plan.to_string();
+    assert!(text.contains("left join on o.id = r.id, where back is -1 minute to 1 hour after at"), "{text}");
+    assert_eq!(text.matches("=> out.join").count(), 2, "{text}");
+    let text = planned(
+        "INSERT INTO out SELECT o.id, r.back FROM orders AS o ASOF JOIN refunds AS r MATCH_CONDITION (o.at >= r.back)
+           ON o.id = r.id AND r.back > o.at - INTERVAL '1 hour';",
+    )
+    .to_string();
+    assert!(text.contains("asof join on id = id where at >= back, at most"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,397 @@
+//! [`AsofExec`]: an ASOF JOIN over both sides in the order of keys and time, which DataFusion sorts and spills.
+//!
+//! **Invariant:** each side is read once, and of the right one only those batches are held that rows of the batch in hand
+//! are matched with.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::compute::{SortOptions, interleave_record_batch, take};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::Result as DfResult;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{LogicalPlan, Operator, UserDefinedLogicalNode};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements,
+    Partitioning, PlanProperties,
+};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use futures::TryStreamExt;
+use tidemill_model::Error;
+
+use super::{AsofNode, asof_candidates};
+use crate::session::guarded::arrow_schema;
+
+/// Makes [`AsofExec`]s of [`AsofNode`]s.
+#[derive(Debug)]
+pub struct AsofPlanner;
+
+#[async_trait]
+impl ExtensionPlanner for AsofPlanner {
+    async fn plan_extension(
+        &self,
+        _planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _logical_inputs: &[&LogicalPlan],
+        physical_inputs: &[Arc<dyn ExecutionPlan>],
+        _session: &dyn Session,
+        _context: &PhysicalPlanningContext,
+    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(node) = node.as_any().downcast_ref::<AsofNode>() else { return Ok(None) };
+        let [left, right] = physical_inputs else {
+            return Err(internal("an ASOF JOIN has two inputs"));
+        };
+        let schema = arrow_schema(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(node));
+        let join = Asof {
+            on: node.on.clone(),
+            times: node.times,
+            op: node.op,
+            within: node.within,
+            rest: AsofNode::rest(&right.schema()),
+            schema,
+            words: node.words(),
+        };
+        Ok(Some(Arc::new(AsofExec::new(Arc::clone(left), Arc::clone(right), Arc::new(join)))))
+    }
+}
+
+/// DataFusion's planner of queries that have an ASOF JOIN.
+#[derive(Debug)]
+pub(in crate::session) struct Queries;
+
+#[async_trait]
+impl QueryPlanner for Queries {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, state: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AsofPlanner)]);
+        planner.create_physical_plan(plan, state).await
+    }
+}
+
+fn internal(message: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::internal(message)))
+}
+
+/// What is joined how.
+struct Asof {
+    on: Vec<(usize, usize)>,
+    times: (usize, usize),
+    op: Operator,
+    within: Option<i64>,
+    /// The right columns that decide among rows of one time, the first first.
+    rest: Vec<usize>,
+    schema: SchemaRef,
+    words: String,
+}
+
+const KEYS: SortOptions = SortOptions { descending: false, nulls_first: true };
+
+impl Asof {
+    /// Away from the row that is matched: the last one before it is the one.
+    fn backwards(&self) -> bool {
+        matches!(self.op, Operator::LtEq | Operator::Lt)
+    }
+
+    fn ordering(&self, plan: &dyn ExecutionPlan, right: bool) -> Option<OrderingRequirements> {
+        let schema = plan.schema();
+        let by = |column: usize, options: SortOptions| PhysicalSortExpr { expr: column_of(&schema, column), options };
+        let keys = self.on.iter().map(|(l, r)| by(if right { *r } else { *l }, KEYS));
+        let descending = self.backwards();
+        let time = by(if right { self.times.1 } else { self.times.0 }, SortOptions { descending, nulls_first: true });
+        // NULL is the greatest.
+        let rest = SortOptions { descending, nulls_first: descending };
+        let rest = self.rest.iter().filter(|_| right).map(|column| by(*column, rest));
+        LexOrdering::new(keys.chain([time]).chain(rest)).map(OrderingRequirements::from)
+    }
+}
+
+fn column_of(schema: &SchemaRef, column: usize) -> Arc<dyn PhysicalExpr> {
+    Arc::new(Column::new(schema.field(column).name(), column))
+}
+
+struct AsofExec {
+    left: Arc<dyn ExecutionPlan>,
+    right: Arc<dyn ExecutionPlan>,
+    join: Arc<Asof>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl AsofExec {
+    fn new(left: Arc<dyn ExecutionPlan>, right: Arc<dyn ExecutionPlan>, join: Arc<Asof>) -> AsofExec {
+        let partitions = left.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&join.schema)),
+            Partitioning::UnknownPartitioning(partitions),
+            left.pipeline_behavior(),
+            left.boundedness(),
+        );
+        AsofExec { left, right, join, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+    }
+}
+
+impl ExecutionPlan for AsofExec {
+    fn name(&self) -> &'static str {
+        "AsofExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.left, &self.right]
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        self.input_distribution_requirements().into_per_child()
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        if self.join.on.is_empty() {
+            return InputDistributionRequirements::new(vec![Distribution::SinglePartition; 2]);
+        }
+        let (left, right) = (self.left.schema(), self.right.schema());
+        let on = self.join.on.iter().map(|(l, r)| (column_of(&left, *l), column_of(&right, *r)));
+        let (left, right) = on.unzip();
+        InputDistributionRequirements::co_partitioned(vec![
+            Distribution::KeyPartitioned(left),
+            Distribution::KeyPartitioned(right),
+        ])
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.join.ordering(self.left.as_ref(), false), self.join.ordering(self.right.as_ref(), true)]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![false, false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let (Some(right), Some(left)) = (children.pop(), children.pop()) else {
+            return Err(internal("an ASOF JOIN has two inputs"));
+        };
+        Ok(Arc::new(AsofExec::new(left, right, Arc::clone(&self.join))))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let partitions = |plan: &Arc<dyn ExecutionPlan>| plan.output_partitioning().partition_count();
+        if partitions(&self.left) != partitions(&self.right) {
+            return Err(internal("the sides of an ASOF JOIN are divided differently"));
+        }
+        let fields = self.join.on.iter().map(|(key, _)| {
+            let data_type = self.left.schema().field(*key).data_type().clone();
+            SortField::new_with_options(data_type, KEYS)
+        });
+        let merge = Merge {
+            left: self.left.execute(partition, Arc::clone(&context))?,
+            right: self.right.execute(partition, context)?,
+            converter: RowConverter::new(fields.collect())?,
+            right_schema: self.right.schema(),
+            join: Arc::clone(&self.join),
+            current: None,
+            row: 0,
+            batches: 0,
+            best: None,
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+        };
+        let rows = futures::stream::try_unfold(merge, |mut merge| async move {
+            let rows = merge.next().await?;
+            Ok(rows.map(|rows| (rows, merge)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.join.schema), rows)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// A batch of a side, with its keys and times.
+struct Side {
+    batch: RecordBatch,
+    number: usize,
+    keys: Rows,
+    /// Rows that have a NULL among their keys, or no time, match nothing.
+    times: Vec<Option<i64>>,
+}
+
+/// The last row of the right side that came before the one in hand.
+struct Best {
+    batch: RecordBatch,
+    number: usize,
+    row: usize,
+    /// `None` when all rows have the same key.
+    key: Option<OwnedRow>,
+    at: i64,
+}
+
+struct Merge {
+    left: SendableRecordBatchStream,
+    right: SendableRecordBatchStream,
+    converter: RowConverter,
+    right_schema: SchemaRef,
+    join: Arc<Asof>,
+    current: Option<Side>,
+    /// The next row of it.
+    row: usize,
+    /// How many batches of the right side have come.
+    batches: usize,
+    best: Option<Best>,
+    metrics: BaselineMetrics,
+}
+
+/// The rows that a batch is matched with.
+#[derive(Default)]
+struct Matches {
+    batches: Vec<RecordBatch>,
+    /// The number of the last of them.
+    last: Option<usize>,
+    rows: Vec<(usize, usize)>,
+    places: Vec<Option<u32>>,
+}
+
+impl Matches {
+    fn add(&mut self, best: Option<&Best>) {
+        let place = best.map(|best| {
+            if self.last != Some(best.number) {
+                self.batches.push(best.batch.clone());
+                self.last = Some(best.number);
+            }
+            let row = (self.batches.len() - 1, best.row);
+            if self.rows.last() != Some(&row) {
+                self.rows.push(row);
+            }
+            (self.rows.len() - 1) as u32
+        });
+        self.places.push(place);
+    }
+}
+
+impl Merge {
+    fn side(&self, batch: RecordBatch, number: usize, right: bool) -> DfResult<Side> {
+        let key = |(l, r): &(usize, usize)| Arc::clone(batch.column(if right { *r } else { *l }));
+        let columns: Vec<ArrayRef> = self.join.on.iter().map(key).collect();
+        let time = if right { self.join.times.1 } else { self.join.times.0 };
+        let times = batch.column(time).as_primitive::<TimestampMicrosecondType>();
+        let times =
+            times.iter().enumerate().map(|(row, at)| at.filter(|_| columns.iter().all(|key| key.is_valid(row))));
+        let times = times.collect();
+        let keys = match columns.is_empty() {
+            true => self.converter.empty_rows(0, 0),
+            false => self.converter.convert_columns(&columns)?,
+        };
+        Ok(Side { number, keys, times, batch })
+    }
+
+    /// Makes sure that there is a row of the right side in hand; `false` at its end.
+    async fn has_right(&mut self) -> DfResult<bool> {
+        loop {
+            if self.current.as_ref().is_some_and(|side| self.row < side.times.len()) {
+                return Ok(true);
+            }
+            let Some(batch) = self.right.try_next().await? else {
+                self.current = None;
+                return Ok(false);
+            };
+            self.batches += 1;
+            self.current = Some(self.side(batch, self.batches, true)?);
+            self.row = 0;
+        }
+    }
+
+    async fn next(&mut self) -> DfResult<Option<RecordBatch>> {
+        let Some(batch) = self.left.try_next().await? else { return Ok(None) };
+        let left = self.side(batch, 0, false)?;
+        let keyed = !self.join.on.is_empty();
+        let mut matches = Matches::default();
+        for (row, at) in left.times.iter().enumerate() {
+            let Some(at) = *at else {
+                matches.add(None);
+                continue;
+            };
+            let (first, last) = asof_candidates(self.join.op, self.join.within, at);
+            let backwards = self.join.backwards();
+            while self.has_right().await? {
+                let Some(right) = &self.current else { break };
+                let ordering = if keyed { right.keys.row(self.row).cmp(&left.keys.row(row)) } else { Ordering::Equal };
+                // Without a time a row is passed over.
+                let passed = right.times[self.row].is_none_or(|at| if backwards { at >= first } else { at <= last });
+                match ordering {
+                    Ordering::Greater => break,
+                    Ordering::Equal if !passed => break,
+                    Ordering::Equal => {
+                        if let Some(at) = right.times[self.row] {
+                            let key = keyed.then(|| right.keys.row(self.row).owned());
+                            let (batch, number) = (right.batch.clone(), right.number);
+                            self.best = Some(Best { batch, number, row: self.row, key, at });
+                        }
+                    }
+                    Ordering::Less => {}
+                }
+                self.row += 1;
+            }
+            let is_match = |best: &&Best| {
+                (first..=last).contains(&best.at) && best.key.as_ref().is_none_or(|key| key.row() == left.keys.row(row))
+            };
+            matches.add(self.best.as_ref().filter(is_match));
+        }
+        let rows = self.together(&left.batch, matches)?;
+        self.metrics.record_output(rows.num_rows());
+        Ok(Some(rows))
+    }
+
+    fn together(&self, left: &RecordBatch, matches: Matches) -> DfResult<RecordBatch> {
+        let mut columns = left.columns().to_vec();
+        if matches.rows.is_empty() {
+            let fields = self.right_schema.fields().iter();
+            columns.extend(fields.map(|field| new_null_array(field.data_type(), left.num_rows())));
+        } else {
+            let batches: Vec<&RecordBatch> = matches.batches.iter().collect();
+            let right = interleave_record_batch(&batches, &matches.rows)?;
+            let places = UInt32Array::from(matches.places);
+            for column in right.columns() {
+                columns.push(take(column, &places, None)?);
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(left.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.join.schema), columns, &options)?)
+    }
+}
+
+impl DisplayAs for AsofExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AsofExec: {}", self.join.words)
+    }
+}
+
+impl fmt::Debug for AsofExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsofExec").field("words", &self.join.words).finish_non_exhaustive()
+    }
+}
