@@ -83,8 +83,8 @@ pub struct Output {
     pub batches: Vec<Batch>,
     /// Rows that an expression failed on; they are kept with the epoch in hand.
     pub dead: Vec<DeadLetter>,
-    /// Set by an operator in `on_watermark` to hold time back for what is downstream, and in `on_input_watermark` to
-    /// let it go on.
+    /// Set by an operator in `on_watermark` to hold time back for what is downstream, and in `on_input_watermark` and
+    /// `before_barrier` to let it go on when it has caught up with what it held back.
     pub watermark: Option<Watermark>,
 }
 

@@ -406,7 +406,11 @@ impl Lane {
         if let Some(Work::Operator(operator)) = &mut self.nodes[number].work {
             operator.before_barrier(&mut out)?;
         }
+        let caught_up = out.watermark;
         self.pass_on(number, out)?;
+        if let Some(watermark) = caught_up {
+            self.emit(number, Event::Watermark(watermark))?;
+        }
         self.stage(number, epoch)?;
         self.emit(number, Event::Barrier(epoch))?;
         self.barriers_due -= 1;

@@ -19,11 +19,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use tidemill_model::{Result, Timestamp};
 
-use super::arithmetic::checked_plan;
 use super::guard::GuardPlanner;
 use super::reading::external;
 use super::spill::Spill;
-use crate::session::{AsofPlanner, session_state};
+use crate::session::{AsofPlanner, checked_plan, session_state};
 
 /// How many of the largest users of memory an error about it names.
 const NAMED_CONSUMERS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(2);

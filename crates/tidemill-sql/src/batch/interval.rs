@@ -451,7 +451,7 @@ fn can_write(target: &Target, place: &Place, owned: &Owned, interval: Interval) 
             let at = owned.plan.schema().fields().iter().position(|field| field.name() == column);
             let starts = |size: WindowSize, at: Timestamp| size.tiles() && size.last_start(at.0) == Some(at.0);
             match at.and_then(|at| owned.times.get(at)) {
-                Some(Meaning::Time { .. }) => Ok(()),
+                Some(Meaning::Time { behind }) if behind.is_empty() => Ok(()),
                 Some(Meaning::Start { size, .. }) if starts(*size, interval.start) && starts(*size, interval.end) => {
                     Ok(())
                 }

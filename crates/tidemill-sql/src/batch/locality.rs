@@ -13,7 +13,9 @@ use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Operator, Tabl
 
 use super::provider::DatasetTable;
 use crate::language::Project;
-use crate::session::{AsofNode, Between, Meaning, TimeBounds, WindowNode, lineage, meaning_of, time_bounds};
+use crate::session::{
+    AsofNode, Between, Meaning, Over, TimeBounds, WindowNode, call_of, lineage, meaning_of, over, time_bounds,
+};
 
 /// What is known of a query.
 #[derive(Debug, Clone, Default)]
@@ -97,13 +99,14 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
             seen.unless(single, PAIRED).unless(local, "its DISTINCT compares rows of all time")
         }
         LogicalPlan::Window(node) => {
-            let local = node.window_expr.iter().all(|expr| match expr.clone().unalias() {
-                Expr::WindowFunction(function) => told(&function.params.partition_by, &node.input),
-                _ => false,
-            });
+            let partitioned = node
+                .window_expr
+                .iter()
+                .all(|expr| call_of(expr).is_some_and(|call| told(&call.params.partition_by, &node.input)));
+            let reach = over(&node.window_expr, &node.input, &times(&node.input, project));
+            let local = partitioned || matches!(reach, Over::Range { .. });
             let single = !seen.paired;
-            seen.unless(single, PAIRED)
-                .unless(local, "its OVER looks at rows of all time; PARTITION BY window_start keeps it to a window")
+            seen.unless(single, PAIRED).unless(local, "its OVER looks at rows of all time; PARTITION BY window_start keeps it to a window, RANGE BETWEEN INTERVAL '…' PRECEDING to a time")
         }
         LogicalPlan::Union(node) => {
             let mut inputs = node.inputs.iter().map(|input| examine(input, project));

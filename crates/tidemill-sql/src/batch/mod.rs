@@ -3,7 +3,6 @@
 //! **Invariant:** a bounded query sees the rows that a stream would accept, through the same sources, formats and
 //! gates, and writes through the same sinks.
 
-mod arithmetic;
 mod dataset_exec;
 mod engine;
 mod gate_exec;

@@ -1,8 +1,9 @@
 //! [`owned`]: a query restricted to the results that an interval owns, reading no more than they need.
 //!
 //! An interval owns what becomes final within it: a row by its event time in `[start, end)`, a window by its end in
-//! `(start, end]`, a pair of a join in time by its later row, and a row of it without a partner by the last instant at
-//! which one could have come. So each result has one owner, and a run never needs a row after its end.
+//! `(start, end]`, a row of an OVER by its event time and what its frame looks ahead, a pair of a join in time by its
+//! later row, and a row of it without a partner by the last instant at which one could have come. So each result has one
+//! owner, and a run never needs a row after its end.
 //!
 //! **Invariant:** over intervals that tile time, the union of what each owns is the query's whole result. A query
 //! whose results belong to no interval means, at a run, its result over all rows before the interval's end.
@@ -19,7 +20,7 @@ use tidemill_model::{Interval, Timestamp};
 
 use super::locality::{dataset_of, examine, time_join, times};
 use crate::language::Project;
-use crate::session::{AsofNode, Meaning, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of};
+use crate::session::{AsofNode, Meaning, Over, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of, over};
 
 /// A query made ready for an interval.
 #[derive(Debug, Clone)]
@@ -90,6 +91,16 @@ impl Narrowing<'_> {
             })?;
             return Ok(narrowed.data);
         }
+        if let Some((column, before, after)) = frame(&plan, self.project) {
+            // A row of a frame that looks ahead is final that much later.
+            let below = Timestamp(from.0.saturating_sub(before).saturating_sub(after));
+            let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, below, true)?)))?.data;
+            return if windowed {
+                Ok(plan)
+            } else {
+                self.choose(plan, &column, |column, start, end| column.clone().gt_eq(start).and(column.lt(end)), after)
+            };
+        }
         let Some((column, size)) = window_end(&plan, self.project) else {
             return Ok(plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, windowed)?)))?.data);
         };
@@ -102,12 +113,23 @@ impl Narrowing<'_> {
         if windowed {
             return Ok(plan);
         }
-        let data_type = plan.schema().data_type(&column)?.clone();
+        self.choose(plan, &column, |end, from, to| end.clone().gt(from).and(end.lt_eq(to)), 0)
+    }
+
+    /// The rows whose time, `later` than a column says, is the interval's.
+    fn choose(
+        &self,
+        plan: LogicalPlan,
+        column: &Column,
+        owned: impl Fn(Expr, Expr, Expr) -> Expr,
+        later: i64,
+    ) -> Result<LogicalPlan> {
+        let data_type = plan.schema().data_type(column)?.clone();
         let bound = |at: Timestamp| -> Result<Expr> {
-            Ok(lit(ScalarValue::TimestampMicrosecond(Some(at.0), None).cast_to(&data_type)?))
+            let at = at.0.saturating_sub(later);
+            Ok(lit(ScalarValue::TimestampMicrosecond(Some(at), None).cast_to(&data_type)?))
         };
-        let end = || Expr::Column(column.clone());
-        let owned = end().gt(bound(self.interval.start)?).and(end().lt_eq(bound(self.interval.end)?));
+        let owned = owned(Expr::Column(column.clone()), bound(self.interval.start)?, bound(self.interval.end)?);
         LogicalPlanBuilder::from(plan).filter(owned)?.build()
     }
 }
@@ -138,6 +160,17 @@ fn owner(join: &Join, bounds: TimeBounds) -> Expr {
             alone(right, &left, bounds.before(), of_left)
         }
         _ => pair,
+    }
+}
+
+/// The event time that a node's frames of time are over, and how far they reach back and ahead.
+fn frame(plan: &LogicalPlan, project: &Project) -> Option<(Column, i64, i64)> {
+    let LogicalPlan::Window(node) = plan else { return None };
+    match over(&node.window_expr, &node.input, &times(&node.input, project)) {
+        Over::Range { time, before, after } => {
+            Some((Column::from(node.input.schema().qualified_field(time)), before, after))
+        }
+        Over::Window(_) | Over::Endless(_) => None,
     }
 }
 

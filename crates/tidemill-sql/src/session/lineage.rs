@@ -4,12 +4,14 @@
 //! **Invariant:** a column that is said to tell the time does; when in doubt it does not.
 
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, Join, JoinType, LogicalPlan};
 
 use super::asof::AsofNode;
 use super::bounds::{Between, TimeBounds, time_bounds};
+use super::over::{Over, over};
 use super::size::WindowSize;
 use super::tumble::{TUMBLE_END, TUMBLE_START};
+use super::window_join::{joined, window_join};
 use super::windowing::WindowNode;
 
 /// What a column says about time.
@@ -118,6 +120,10 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
             if let Between::Both(bounds, _) = time_bounds(node, &left, &right) {
                 return of_time_join(node, bounds);
             }
+            if let Some(told) = window_join(node, &left, &right) {
+                let meanings = joined(node.join_type, &told, left, right);
+                return if meanings.len() == plan.schema().fields().len() { meanings } else { plain() };
+            }
             let meanings = match node.join_type {
                 JoinType::Inner | JoinType::Left | JoinType::Right => [left, right].concat(),
                 JoinType::LeftSemi | JoinType::LeftAnti => left,
@@ -125,6 +131,17 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
                 _ => return plain(),
             };
             if meanings.len() == plan.schema().fields().len() { meanings } else { plain() }
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => of(input).into_iter().map(Meaning::grouped).collect(),
+        LogicalPlan::Window(node) => {
+            let input = of(&node.input);
+            let mut meanings = match over(&node.window_expr, &node.input, &input) {
+                Over::Window(told) => told.closed(input),
+                Over::Range { after: 0, .. } => input,
+                Over::Range { .. } | Over::Endless(_) => return plain(),
+            };
+            meanings.resize(plan.schema().fields().len(), Meaning::Plain);
+            meanings
         }
         _ => plain(),
     }

@@ -14,6 +14,7 @@ use crate::language::{Project, from_datafusion};
 
 use super::asof::{with_asof, without_asof};
 use super::names::{Names, Tables};
+use super::ties::complete;
 
 /// Plans the queries of one project over the tables of one executor.
 pub struct Planner<'a> {
@@ -28,13 +29,15 @@ impl<'a> Planner<'a> {
         Planner { project, state, tables }
     }
 
-    /// The plan of a query, neither analysed nor optimised. `place` is where the query belongs, for errors.
+    /// The plan of a query, neither analysed nor optimised; ordered choices have a whole order. `place` is where the query belongs, for errors.
     ///
     /// # Errors
     /// Plan, with the place of the word that is wrong.
     pub fn query(&self, query: &ast::Query, place: &Place) -> Result<LogicalPlan> {
         let names = Names::new(self.project, self.state, self.tables);
-        plan_with(&names, query).map_err(|error| lift(&error, place))
+        let time = |name: &str| Some(self.project.datasets.get(name)?.watermark.as_ref()?.column.clone());
+        let plan = plan_with(&names, query).and_then(|plan| complete(plan, self.state, &time));
+        plan.map_err(|error| lift(&error, place))
     }
 
     /// An expression over columns, with types made to fit.

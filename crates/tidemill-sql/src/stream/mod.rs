@@ -4,6 +4,7 @@
 //! batches, epochs or lanes.
 
 mod aggregate;
+mod closing;
 mod envelope;
 mod gate;
 mod hop;

@@ -304,7 +304,11 @@ impl Flow {
                         None => kept.remove(&key),
                     };
                 }
+                let caught_up = out.watermark;
                 self.emit(lane, node, out)?;
+                if let Some(watermark) = caught_up {
+                    self.forward(lane, node, watermark)?;
+                }
             }
         }
         if std::mem::take(&mut self.whole) {

@@ -20,6 +20,8 @@ use super::testing::{Flow, State, catalog, plan, some};
 use crate::language::Dataset;
 use crate::session::{Planner, Tables, session_state};
 
+mod closing;
+
 const TABLES: &str = "
 CREATE PIPELINE p WITH (trigger = 'continuous');
 CREATE TABLE orders (id BIGINT, customer BIGINT, amount DECIMAL(12, 2), price DOUBLE, region VARCHAR, currency VARCHAR,

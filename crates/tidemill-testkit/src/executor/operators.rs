@@ -11,7 +11,9 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
 use tidemill_model::{Epoch, Error, Kind, Result, Timestamp, Watermark};
-use tidemill_runtime::{Accepted, Batch, DeadLetter, Gate, Operator, OperatorFactory, Output, Route, StateChunk};
+use tidemill_runtime::{
+    Accepted, Batch, DeadLetter, GONE, Gate, Operator, OperatorFactory, Output, Route, StateChunk, WEIGHT,
+};
 
 /// Refuses rows without an event time.
 #[derive(Debug)]
@@ -124,7 +126,8 @@ impl Operator for Totals {
                 .filter(|(key, _)| key.rem_euclid(BUCKETS) == bucket)
                 .map(|(key, (count, sum))| [*key, *count, *sum])
                 .collect();
-            Ok(StateChunk { name: format!("bucket-{bucket}"), rows: Some(three(["key", "rows", "ids"], &rows)?) })
+            let rows = standing(&three(["key", "rows", "ids"], &rows)?)?;
+            Ok(StateChunk { name: format!("bucket-{bucket}"), rows: Some(rows) })
         };
         dirty.into_iter().map(chunk).collect()
     }
@@ -262,6 +265,17 @@ fn three(names: [&str; 3], rows: &[[i64; 3]]) -> Result<RecordBatch> {
         (0..3).map(|at| Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row[at]))) as ArrayRef).collect();
     let fields = names.map(|name| Field::new(name, DataType::Int64, false));
     RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns).map_err(broken)
+}
+
+/// Rows with the columns by which a view's chunk says that each stands once.
+fn standing(rows: &RecordBatch) -> Result<RecordBatch> {
+    let mut fields: Vec<_> = rows.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
+    fields.push(Arc::new(Field::new(GONE, DataType::Boolean, false)));
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from_value(1, rows.num_rows())));
+    columns.push(Arc::new(BooleanArray::from(vec![false; rows.num_rows()])));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(broken)
 }
 
 /// The columns after the gate.

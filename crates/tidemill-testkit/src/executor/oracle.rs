@@ -119,7 +119,7 @@ pub(super) fn check(world: &World) -> Result<()> {
 /// # Errors
 /// Internal, with what is wrong.
 pub(super) fn check_published(world: &World, running: &Running) -> Result<()> {
-    let Some(view) = running.published.rows(VIEW) else { return Ok(()) };
+    let Some(view) = running.published.rows(VIEW)? else { return Ok(()) };
     let known = world.disk.manifests();
     let Some((_, manifest)) = known.iter().find(|(_, manifest)| manifest.epoch == view.epoch) else {
         return Err(wrong(format!("a view shows epoch {}, which no manifest has", view.epoch)));

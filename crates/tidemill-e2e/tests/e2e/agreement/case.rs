@@ -15,6 +15,7 @@
 //! -- @sequence id                      the column that orders the versions of a key, for `upsert`
 //! -- @waits                            rows are only given out when time has passed them, though there is no window
 //! -- @live                           its rows belong to no interval, so there is no run of one
+//! -- @waits                            its rows are given out when time has passed them, in a view too
 //! -- @oracle                           the lines up to `-- @query` are the query as plain DataFusion understands it
 //! -- @query                            the query is what follows
 //! ```
@@ -69,17 +70,19 @@ pub(crate) struct Case {
     pub(crate) waits: bool,
     /// Whether only live triggers can run it.
     pub(crate) live: bool,
+    /// Whether a view too shows only what time has passed.
+    pub(crate) waits: bool,
 }
 
 impl Case {
     /// Whether rows are only given out when time has passed them.
     pub(crate) fn is_windowed(&self) -> bool {
-        self.query.contains("TUMBLE(")
+        self.query.contains("TUMBLE(") || self.query.contains(" OVER (")
     }
 
-    /// Whether windows are made of windows: a view of those shows the inner ones that time has passed.
-    pub(crate) fn has_windows_of_windows(&self) -> bool {
-        self.query.matches("TUMBLE(").count() > 1
+    /// Whether a view shows only what time has passed: of windows that are made of windows the inner ones.
+    pub(crate) fn waits_in_views(&self) -> bool {
+        self.waits || self.query.matches("TUMBLE(").count() > 1
     }
 
     fn parse(name: &str, text: &str) -> Case {

@@ -118,7 +118,7 @@ impl Bench<'_> {
         };
         let written = formats[random.usize(0..2)];
         let batch = matches!(way, Way::Interval | Way::Intervals { .. });
-        let windows = self.case.is_windowed() && (*target != Target::View || self.case.has_windows_of_windows());
+        let windows = self.case.is_windowed() && (*target != Target::View || self.case.waits_in_views());
         let closes = (windows || self.case.waits) && !batch && !matches!(reading, Reading::AllFiles(_));
         let told = |e: tidemill_model::Error| format!("{reading:?}: {e}");
         let setup = Setup::declare(self.case, reading).map_err(told)?;

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Distinct, JoinType, LogicalPlan};
 use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::{Graph, NodeId, NodeKind, OperatorFactory, Route};
 
+use super::closing::{Most, most};
 use super::pending::Stream;
 use super::refuse::at_word;
 use super::sources::Placed;
@@ -41,6 +42,8 @@ pub(super) struct Builder<'a> {
 pub(super) struct Walk<'s> {
     pub(super) statement: &'s Statement,
     pub(super) emission: Emission,
+    /// What is wanted of the ranks that a node below gives.
+    pub(super) most: Option<Most>,
 }
 
 impl<'a> Builder<'a> {
@@ -79,7 +82,7 @@ impl<'a> Builder<'a> {
             }
             Target::Sink(_) | Target::View(_) => Emission::Changes,
         };
-        let stream = self.walk(&statement.plan, Walk { statement, emission })?;
+        let stream = self.walk(&statement.plan, Walk { statement, emission, most: None })?;
         match &statement.target {
             Target::Sink(insert) => self.add_sink(statement, insert, stream),
             Target::View(view) => self.add_view(statement, view, stream),
@@ -109,7 +112,8 @@ impl<'a> Builder<'a> {
                 Ok(stream)
             }
             LogicalPlan::Filter(node) => {
-                let mut stream = self.walk(&node.input, walk)?;
+                let most = most(node).or(walk.most);
+                let mut stream = self.walk(&node.input, Walk { most, ..walk })?;
                 stream.filter(node.predicate.clone());
                 Ok(stream)
             }
@@ -122,16 +126,17 @@ impl<'a> Builder<'a> {
             LogicalPlan::Aggregate(node) => self.aggregate(plan, node, walk),
             LogicalPlan::Distinct(Distinct::All(_)) => Err(not_yet(place, "distinct", "DISTINCT here")),
             LogicalPlan::Distinct(Distinct::On(_)) => Err(not_yet(place, "on", "DISTINCT ON")
-                .fact("min and max by GROUP BY in a window choose one value of each column")),
+                .fact("add window_start of TUMBLE(table, time, INTERVAL '…') to its keys")),
             LogicalPlan::Join(join) => self.join(plan, join, walk),
-            LogicalPlan::Sort(_) => Err(not_yet(place, "order", "ORDER BY inside a query")
-                .fact("rows of a stream have no order; sort when you read the result")),
-            LogicalPlan::Limit(_) => {
-                Err(not_yet(place, "limit", "LIMIT").fact("rows of a stream never end; limit when you read the result"))
+            LogicalPlan::Sort(node) if node.fetch.is_none() => {
+                // Rows of a relation have no order; the choice of DISTINCT ON is made below.
+                self.walk(&node.input, walk)
             }
-            LogicalPlan::Window(_) => {
-                Err(not_yet(place, "over", "OVER (…)").fact("TUMBLE with GROUP BY is; or use OVER in an interval run"))
-            }
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(not_yet(place, "limit", "LIMIT").fact(
+                "rows of a stream never end; for the first of each window filter by \
+                     ROW_NUMBER() OVER (PARTITION BY window_start ORDER BY …) <= N",
+            )),
+            LogicalPlan::Window(node) => self.window(plan, node, walk),
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
                 Err(Error::new(Kind::Plan, "P138", "this query reads no dataset, so it has nothing to wait for")
                     .at(place)

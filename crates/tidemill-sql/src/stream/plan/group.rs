@@ -16,6 +16,7 @@ use tidemill_model::Result;
 use tidemill_runtime::{OperatorFactory, Route};
 
 use super::build::{Builder, Walk, uncompiled};
+use super::closing::ordered_call;
 use super::pending::Stream;
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
@@ -39,6 +40,9 @@ impl Builder<'_> {
         if node.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             return Err(super::build::not_yet(place, "group", "GROUPING SETS, CUBE and ROLLUP")
                 .fact("write one INSERT for each grouping"));
+        }
+        if node.aggr_expr.iter().any(|expr| ordered_call(expr).is_some()) {
+            return self.ordered_groups(plan, node, walk);
         }
         let meanings = self.meanings(&node.input);
         let meanings: Vec<Meaning> =

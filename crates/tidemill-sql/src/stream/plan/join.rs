@@ -25,6 +25,9 @@ impl Builder<'_> {
     pub(super) fn join(&mut self, plan: &LogicalPlan, join: &Join, walk: Walk<'_>) -> Result<Stream> {
         let place = &walk.statement.place;
         let Some(left_is_side) = looked_up(join, self.catalog.project()) else {
+            if let Some(stream) = self.window_join(plan, join, walk)? {
+                return Ok(stream);
+            }
             let project = self.catalog.project();
             if has_event_time(&join.left, project) && has_event_time(&join.right, project) {
                 return self.join_streams(plan, join, walk);

@@ -4,6 +4,7 @@
 //! fingerprints included.
 
 mod build;
+mod closing;
 mod group;
 mod join;
 mod pending;
@@ -15,6 +16,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod timed;
+mod window_join;
 mod windows;
 
 use std::fmt;

@@ -11,10 +11,6 @@ use crate::session::lift;
 
 /// Functions that tell the time of the run.
 const CLOCK: &[&str] = &["now", "current_date", "current_time", "today", "localtimestamp"];
-/// Aggregates whose answer depends on the order of rows.
-const ORDERED: &[&str] =
-    &["first_value", "last_value", "nth_value", "array_agg", "string_agg", "approx_percentile_cont_with_weight"];
-
 /// Refuses calls anywhere in a plan, subqueries included.
 pub(super) fn refuse_calls(plan: &LogicalPlan, place: &Place) -> Result<()> {
     let visited = plan.apply_with_subqueries(|node| {
@@ -54,20 +50,12 @@ fn call(expr: &Expr) -> Option<Refusal> {
         Expr::ScalarFunction(call) if call.name() == "version" => Some(Box::new(|place| {
             refuse(place, "version", "P132", "version() depends on the program, not on the rows".to_owned())
         })),
-        Expr::AggregateFunction(call) if ORDERED.contains(&call.func.name()) => {
+        Expr::AggregateFunction(call) if call.func.name() == "approx_percentile_cont_with_weight" => {
             let name = call.func.name().to_owned();
             Some(Box::new(move |place| {
                 refuse(place, &name, "P133", format!("{name} depends on the order of rows"))
-                    .label("not available in a stream yet")
-                    .fact("min and max do not; or compute it in an interval run")
-            }))
-        }
-        Expr::AggregateFunction(call)
-            if !call.params.order_by.is_empty() && !call.func.inner().supports_within_group_clause() =>
-        {
-            let name = call.func.name().to_owned();
-            Some(Box::new(move |place| {
-                refuse(place, &name, "P133", format!("{name} with ORDER BY is not available in a stream yet"))
+                    .label("not available in a stream")
+                    .fact("approx_percentile_cont does not; or compute it in an interval run")
             }))
         }
         _ => None,

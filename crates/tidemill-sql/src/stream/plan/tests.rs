@@ -155,6 +155,50 @@ fn refusals_name_the_place_and_the_way_out() {
             "ASOF",
             "WATERMARK FOR",
         ),
+        (
+            "INSERT INTO out SELECT id, row_number() OVER (PARTITION BY region ORDER BY at) AS n FROM orders",
+            "P143",
+            "OVER",
+            "PARTITION BY window_start",
+        ),
+        (
+            "INSERT INTO out SELECT id, sum(amount) OVER (PARTITION BY region ORDER BY at) AS s FROM orders",
+            "P143",
+            "OVER",
+            "RANGE BETWEEN",
+        ),
+        (
+            "INSERT INTO out SELECT id, sum(amount) OVER (ORDER BY at ROWS BETWEEN 5 PRECEDING AND CURRENT ROW) AS s FROM orders",
+            "P143",
+            "OVER",
+            "RANGE BETWEEN",
+        ),
+        ("INSERT INTO out SELECT id, lag(id) OVER (ORDER BY at) AS l FROM orders", "P143", "OVER", "window_start"),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT region, array_agg(id) AS a FROM orders GROUP BY region",
+            "P133",
+            "array_agg",
+            "TUMBLE",
+        ),
+        (
+            "INSERT INTO out SELECT DISTINCT ON (region) region, id FROM orders ORDER BY region, at",
+            "P133",
+            "ON",
+            "window_start",
+        ),
+        (
+            "INSERT INTO out SELECT id FROM (SELECT id FROM orders ORDER BY amount LIMIT 3)",
+            "P130",
+            "LIMIT",
+            "ROW_NUMBER",
+        ),
+        (
+            "INSERT INTO out SELECT a.id FROM TUMBLE(orders, at, INTERVAL '1 minute') AS a
+               JOIN TUMBLE(orders, at, INTERVAL '2 minutes') AS b ON a.window_start = b.window_start",
+            "P130",
+            "JOIN",
+            "same size",
+        ),
     ];
     for (sql, code, word, advice) in cases {
         let text = format!("{TABLES}{sql};");
@@ -184,6 +228,24 @@ fn a_join_in_time_takes_both_sides_by_their_keys() {
     )
     .to_string();
     assert!(text.contains("asof join on id = id where at >= back, at most"), "{text}");
+}
+
+#[test]
+fn what_waits_says_when_it_goes_out() {
+    let plan = planned(
+        "CREATE MATERIALIZED VIEW best AS SELECT id, region, window_start FROM (
+           SELECT *, row_number() OVER (PARTITION BY region, window_start ORDER BY amount DESC) AS n
+           FROM TUMBLE(orders, at, INTERVAL '1 minute')) WHERE n <= 3;",
+    );
+    let shown = plan.to_string();
+    let line = "best.over: row_number over 1 minute windows, at most 3 kept, given out once when a window closes";
+    assert!(shown.contains(line), "{shown}");
+    assert!(plan.notes.iter().any(|note| note == "best: rows appear when their window closes, not before"));
+    let routes: Vec<_> = plan.graph.nodes.iter().flat_map(|node| &node.outputs).map(|edge| &edge.route).collect();
+    assert!(
+        routes.iter().any(|route| matches!(route, tidemill_runtime::Route::Hash(keys) if keys.len() == 2)),
+        "{routes:?}"
+    );
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn unbounded(join: &Join, at: &Place) -> Error {
         .at(at)
         .label("both sides have a WATERMARK, and rows would be kept for ever")
         .fact(HOW)
+        .fact("or join windows of the same size on both sides: ON l.window_start = r.window_start AND …")
         .fact("for the latest row of one side as of the other, write ASOF JOIN … MATCH_CONDITION (a.time >= b.time) ON …")
         .fact("or look up in a table without WATERMARK; or join in an interval run: tidemill run PIPELINE --interval START/PERIOD")
 }

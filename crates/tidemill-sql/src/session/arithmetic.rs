@@ -1,5 +1,5 @@
 //! [`checked_plan`]: a physical plan whose arithmetic on integers fails instead of wrapping, as it does in a stream: for
-//! queries, and for what a run does not guard row by row (see `guard.rs`).
+//! queries, and for what a run does not guard row by row, and for what a stream computes when a window closes.
 //!
 //! **Invariant:** only expressions change; nodes, columns and partitions stay as they were.
 
@@ -16,10 +16,10 @@ use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use crate::session::checked;
+use super::compile::checked;
 
 /// The plan with checked arithmetic in what it selects, filters by and aggregates.
-pub(super) fn checked_plan(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn checked_plan(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let transformed = plan.transform_up(|node| {
         let mut computes = false;
         node.apply_expressions(&mut |expr| {
