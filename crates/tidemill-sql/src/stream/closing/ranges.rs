@@ -20,7 +20,7 @@ use super::recipe::{Compiled, Recipe, with_schema};
 use crate::stream::transform::failed;
 
 /// Between barriers a run is made when this many times the rows that came since the last one are as many as it reads.
-const ROWS_A_ROW: usize = 8;
+const ROWS_A_ROW: usize = 2;
 
 /// Makes operators for frames of time.
 pub(in crate::stream) struct RangeFactory {
