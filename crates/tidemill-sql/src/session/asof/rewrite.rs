@@ -282,5 +282,5 @@ fn bound_of(part: &Expr, join: &Join, (left, op, right): (usize, Operator, usize
 }
 
 fn refuse(message: impl Into<String>) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::new(Kind::Plan, "P152", message).fact(HOW)))
+    DataFusionError::External(Box::new(Error::new(Kind::Plan, "P155", message).fact(HOW)))
 }

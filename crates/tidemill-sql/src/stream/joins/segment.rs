@@ -38,6 +38,11 @@ impl Segment {
         self.times.len()
     }
 
+    /// Whether another segment's numbers go on where these end: one between them may be gone.
+    pub(super) fn meets(&self, next: &Segment) -> bool {
+        self.base + self.len() as u64 == next.base
+    }
+
     /// Whether every row is gone.
     pub(super) fn is_spent(&self) -> bool {
         self.gone == self.order.len()
@@ -64,7 +69,7 @@ impl Segment {
         Some((self.times[*first as usize], self.times[*last as usize]))
     }
 
-    /// This segment and the one after it as one, which is not stored yet.
+    /// This segment and the one that it meets as one, which is not stored yet.
     pub(super) fn joined(self, next: Segment, limit: i64) -> Result<Segment, ArrowError> {
         let rows = concat_batches(&self.rows.schema(), [&self.rows, &next.rows])?;
         let both = |one: Vec<bool>, other: Vec<bool>| [one, other].concat();

@@ -172,6 +172,7 @@ impl Side {
         }
         while let [.., one, other] = self.segments.as_slice()
             && !one.saved
+            && one.meets(other)
             && one.len() <= 2 * other.len()
             && one.len() + other.len() <= FRESH_ROWS
         {
@@ -188,6 +189,7 @@ impl Side {
     pub(super) fn changed(&mut self) -> Result<Vec<StateChunk>, ArrowError> {
         while let [.., one, other] = self.segments.as_slice()
             && !other.saved
+            && one.meets(other)
             && one.len() <= 2 * other.len()
             && one.len() + other.len() <= STORED_ROWS
             && (!one.saved || self.is_short(one, other))

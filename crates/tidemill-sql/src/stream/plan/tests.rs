@@ -125,14 +125,14 @@ fn refusals_name_the_place_and_the_way_out() {
         ),
         (
             "INSERT INTO out SELECT o.id FROM orders AS o LEFT JOIN refunds AS r ON o.id = r.id AND r.back >= o.at",
-            "P151",
+            "P154",
             "JOIN",
             "write both bounds",
         ),
         (
             "INSERT INTO out SELECT o.id FROM orders AS o JOIN refunds AS r
                ON o.id = r.id AND r.back > o.at AND r.back < o.at + INTERVAL '1 month'",
-            "P151",
+            "P154",
             "JOIN",
             "write both bounds",
         ),
@@ -151,7 +151,7 @@ fn refusals_name_the_place_and_the_way_out() {
         ),
         (
             "INSERT INTO out SELECT o.id FROM orders AS o ASOF JOIN refunds AS r MATCH_CONDITION (o.at >= r.sent) ON o.id = r.id",
-            "P153",
+            "P156",
             "ASOF",
             "WATERMARK FOR",
         ),

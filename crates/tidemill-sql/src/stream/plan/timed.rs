@@ -28,7 +28,7 @@ impl Builder<'_> {
         let (bounds, residual) = match time_bounds(join, &left, &right) {
             Between::Both(bounds, residual) => (bounds, residual),
             Between::OneSided => {
-                return Err(Error::new(Kind::Plan, "P151", "this JOIN bounds the times of its rows on one side only")
+                return Err(Error::new(Kind::Plan, "P154", "this JOIN bounds the times of its rows on one side only")
                     .at(&at)
                     .label("rows would be kept for ever, waiting for a partner")
                     .fact(HOW));
@@ -84,7 +84,7 @@ impl Builder<'_> {
         let is_time =
             |meanings: Vec<Meaning>, at: usize| matches!(&meanings[at], Meaning::Time { behind } if behind.is_empty());
         if !is_time(self.meanings(&node.left), node.times.0) || !is_time(self.meanings(&node.right), node.times.1) {
-            return Err(Error::new(Kind::Plan, "P153", "ASOF JOIN of streams compares their event times")
+            return Err(Error::new(Kind::Plan, "P156", "ASOF JOIN of streams compares their event times")
                 .at(&at)
                 .label("a column of MATCH_CONDITION is not the event time of its side")
                 .fact("compare the columns that WATERMARK FOR names in CREATE TABLE, unchanged"));
