@@ -30,6 +30,16 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// An input has become idle, so that its watermark will not rise for now though nothing is withheld, or is no longer.
+    /// The engine forwards `out.watermark` afterwards if it was set. Conservative default: time waits for every input.
+    ///
+    /// # Errors
+    /// As `on_batch`.
+    fn on_input_idle(&mut self, input: usize, idle: bool, out: &mut Output) -> Result<()> {
+        let _ = (input, idle, out);
+        Ok(())
+    }
+
     /// The merged watermark of all inputs rose. The engine forwards `out.watermark` afterwards, which is this one
     /// unless the operator lowers it. Conservative default: nothing depends on time.
     ///

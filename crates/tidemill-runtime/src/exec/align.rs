@@ -13,6 +13,7 @@ use super::exchange::Event;
 struct Channel {
     port: usize,
     watermark: Watermark,
+    idle: bool,
     at_barrier: bool,
     held: VecDeque<Event>,
 }
@@ -35,6 +36,8 @@ pub(crate) enum Due {
     Rows(usize, crate::Batch),
     /// The watermark of this port rose, and perhaps the merged one.
     Watermark { port: usize, at: Watermark, merged: Option<Watermark> },
+    /// This port has become idle or is no longer; and perhaps all ports have.
+    Idle { port: usize, idle: bool, all: Option<bool> },
     /// Every channel is at the barrier.
     Barrier(Epoch),
 }
@@ -42,7 +45,13 @@ pub(crate) enum Due {
 impl Inputs {
     /// Adds a channel that feeds `port`; answers its number.
     pub(crate) fn add(&mut self, port: usize) -> usize {
-        self.channels.push(Channel { port, watermark: Watermark::MIN, at_barrier: false, held: VecDeque::new() });
+        self.channels.push(Channel {
+            port,
+            watermark: Watermark::MIN,
+            idle: false,
+            at_barrier: false,
+            held: VecDeque::new(),
+        });
         self.channels.len() - 1
     }
 
@@ -76,6 +85,18 @@ impl Inputs {
                     self.merged = Some(least);
                 }
                 Due::Watermark { port, at, merged: risen.then_some(least) }
+            }
+            Event::Idle(idle) => {
+                let port = input.port;
+                let of_port = |inputs: &Inputs| inputs.channels.iter().filter(|c| c.port == port).all(|c| c.idle);
+                let all = |inputs: &Inputs| inputs.channels.iter().all(|c| c.idle);
+                let before = (of_port(self), all(self));
+                self.channels[channel].idle = idle;
+                let now = (of_port(self), all(self));
+                if now == before {
+                    return Due::Nothing;
+                }
+                Due::Idle { port, idle: now.0, all: (now.1 != before.1).then_some(now.1) }
             }
             Event::Barrier(epoch) => {
                 input.at_barrier = true;
@@ -118,6 +139,16 @@ mod tests {
         let (channel, event) = released.into_iter().next().expect("one event");
         let due = inputs.take(channel, event);
         assert!(matches!(due, Due::Watermark { port: 0, at: Watermark(5), merged: Some(Watermark(5)) }), "{due:?}");
+    }
+
+    #[test]
+    fn a_port_is_idle_when_all_its_channels_are() {
+        let mut inputs = Inputs::default();
+        let (a, b, other) = (inputs.add(0), inputs.add(0), inputs.add(1));
+        assert!(matches!(inputs.take(a, Event::Idle(true)), Due::Nothing), "b is not");
+        assert!(matches!(inputs.take(b, Event::Idle(true)), Due::Idle { port: 0, idle: true, all: None }));
+        assert!(matches!(inputs.take(other, Event::Idle(true)), Due::Idle { port: 1, idle: true, all: Some(true) }));
+        assert!(matches!(inputs.take(a, Event::Idle(false)), Due::Idle { port: 0, idle: false, all: Some(false) }));
     }
 
     #[test]

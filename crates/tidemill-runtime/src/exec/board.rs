@@ -42,6 +42,8 @@ pub(crate) struct Board {
     listed: bool,
     pub(crate) entries: BTreeMap<SplitId, Entry>,
     watermark: Watermark,
+    /// Whether nothing is read or waits to be, and every endless split is idle.
+    idle: bool,
 }
 
 impl Board {
@@ -57,7 +59,7 @@ impl Board {
             })
             .collect();
         let watermark = from.watermark.unwrap_or(Watermark::MIN);
-        Board { boundedness, time, once, listed: !from.splits.is_empty(), entries, watermark }
+        Board { boundedness, time, once, listed: !from.splits.is_empty(), entries, watermark, idle: false }
     }
 
     /// Takes a fresh listing. A bounded source is what it was at its first listing: later splits are not its.
@@ -140,6 +142,11 @@ impl Board {
         self.watermark
     }
 
+    /// Whether no row is to be expected for now; as of the last call of [`Board::watermark`].
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle
+    }
+
     fn candidate(&mut self, now: Timestamp) -> Watermark {
         if self.is_finished() {
             return Watermark::MAX;
@@ -163,6 +170,8 @@ impl Board {
                 }
             }
         }
+        let is_endless = |entry: &Entry| entry.holder != Holder::Nobody && !entry.split.finite;
+        self.idle = endless.is_none() && hold == i64::MAX && self.entries.values().any(is_endless);
         // Finished splits only speak when no endless one can: they leave the minimum and do not vote for the end.
         let reached = endless.or_else(|| newest_finished.map(|newest| newest.saturating_sub(delay)));
         Watermark(reached.unwrap_or(i64::MIN).min(hold))
@@ -203,6 +212,9 @@ mod tests {
         read(&mut board, "b", None, false, Some(0));
         assert_eq!(board.watermark(Timestamp(99)), Watermark::MIN);
         assert_eq!(board.watermark(Timestamp(100)), Watermark(990), "b is idle");
+        assert!(!board.is_idle(), "a is not");
+        read(&mut board, "a", Some(1000), false, Some(0));
+        assert_eq!((board.watermark(Timestamp(100)), board.is_idle()), (Watermark(990), true), "all are");
         read(&mut board, "b", Some(500), false, None);
         assert_eq!(board.watermark(Timestamp(101)), Watermark(990), "and never regresses");
         read(&mut board, "a", Some(3000), false, None);

@@ -19,6 +19,8 @@ pub(crate) enum Event {
     Rows(Batch),
     /// Time rose.
     Watermark(Watermark),
+    /// Whether nothing is to be expected for now.
+    Idle(bool),
     /// Everything before belongs to this epoch or an earlier one.
     Barrier(Epoch),
 }

@@ -278,13 +278,14 @@ impl Lane {
         (0..self.nodes.len()).try_for_each(|number| self.raise_time(number))
     }
 
-    /// Sends a source's watermark on if it rose.
+    /// Sends a source's watermark on if it rose, and whether it is idle if that changed.
     fn raise_time(&mut self, number: usize) -> Result<()> {
         let Some(Work::Source(source)) = &mut self.nodes[number].work else { return Ok(()) };
-        match source.settle() {
-            Some(watermark) => self.emit(number, Event::Watermark(watermark)),
-            None => Ok(()),
+        let (watermark, idle) = source.settle();
+        if let Some(watermark) = watermark {
+            self.emit(number, Event::Watermark(watermark))?;
         }
+        idle.map_or(Ok(()), |idle| self.emit(number, Event::Idle(idle)))
     }
 
     /// The epoch ends here: every source is cut and its barrier sent on.
@@ -364,6 +365,10 @@ impl Lane {
                 self.with_input_watermark(number, port, at)?;
                 merged.map_or(Ok(()), |merged| self.with_watermark(number, merged))
             }
+            Due::Idle { port, idle, all } => {
+                self.with_idle(number, port, idle)?;
+                all.map_or(Ok(()), |idle| self.emit(number, Event::Idle(idle)))
+            }
             Due::Barrier(epoch) => self.with_barrier(number, epoch),
         }
     }
@@ -386,6 +391,15 @@ impl Lane {
         let Some(Work::Operator(operator)) = &mut self.nodes[number].work else { return Ok(()) };
         let mut out = Output::default();
         operator.on_input_watermark(port, watermark, &mut out)?;
+        let downstream = out.watermark;
+        self.pass_on(number, out)?;
+        downstream.map_or(Ok(()), |watermark| self.emit(number, Event::Watermark(watermark)))
+    }
+
+    fn with_idle(&mut self, number: usize, port: usize, idle: bool) -> Result<()> {
+        let Some(Work::Operator(operator)) = &mut self.nodes[number].work else { return Ok(()) };
+        let mut out = Output::default();
+        operator.on_input_idle(port, idle, &mut out)?;
         let downstream = out.watermark;
         self.pass_on(number, out)?;
         downstream.map_or(Ok(()), |watermark| self.emit(number, Event::Watermark(watermark)))

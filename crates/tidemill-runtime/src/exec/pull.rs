@@ -44,6 +44,7 @@ pub(crate) struct SourceDriver {
     dead_bytes: usize,
     counters: Counters,
     emitted: Watermark,
+    idle: bool,
 }
 
 impl SourceDriver {
@@ -67,6 +68,7 @@ impl SourceDriver {
             dead_bytes: 0,
             counters: Counters::default(),
             emitted: Watermark::MIN,
+            idle: false,
         }
     }
 
@@ -164,19 +166,23 @@ impl SourceDriver {
         Ok(Pulled::Rows { batch: taken.rows, arrived: batch.arrived, read })
     }
 
-    /// Tells the board how far this lane has passed rows on, and answers the source's watermark if it rose.
+    /// Tells the board how far this lane has passed rows on, and answers the source's watermark if it rose,
+    /// and whether the source is idle if that changed.
     ///
     /// Called after the rows of the last pull have left the source, so that time never overtakes them.
-    pub(crate) fn settle(&mut self) -> Option<Watermark> {
+    pub(crate) fn settle(&mut self) -> (Option<Watermark>, Option<bool>) {
         let mut board = lock(&self.board);
         for open in &self.open {
             board.advance(&open.split.id, &open.progress, open.at_end_since);
         }
         let watermark = board.watermark(self.clock.now());
-        (watermark > self.emitted).then(|| {
+        let risen = (watermark > self.emitted).then(|| {
             self.emitted = watermark;
             watermark
-        })
+        });
+        let idle = board.is_idle();
+        let changed = (std::mem::replace(&mut self.idle, idle) != idle).then_some(idle);
+        (risen, changed)
     }
 
     /// What belongs to the epoch that ends here: progress, dead letters, counts, the watermark given out.

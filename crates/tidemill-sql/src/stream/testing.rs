@@ -199,6 +199,24 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether a dataset is idle, on all lanes; for the operators that it feeds directly.
+    pub(super) fn idle(&mut self, dataset: &str, idle: bool) -> Result<()> {
+        let node = self.number(dataset);
+        for edge in self.graph.nodes[node].outputs.clone() {
+            for lane in 0..self.lanes {
+                let Some(operator) = self.operators.get_mut(&(lane, edge.to.0)) else { continue };
+                let mut out = Output::default();
+                operator.on_input_idle(edge.input, idle, &mut out)?;
+                let downstream = out.watermark;
+                self.emit(lane, edge.to.0, out)?;
+                if let Some(watermark) = downstream {
+                    self.forward(lane, edge.to.0, watermark)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn emit(&mut self, lane: usize, node: usize, out: Output) -> Result<()> {
         self.dead.extend(out.dead);
         for batch in out.batches {

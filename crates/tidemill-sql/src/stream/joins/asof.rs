@@ -1,7 +1,8 @@
 //! [`Asof`]: each row of the left side with the row of the right side that was the latest at its time.
 //!
 //! **Invariant:** a left row waits until the watermark of the right side has passed every row that it could be matched
-//! with, and goes out once, with NULLs if there is none; so its match depends on the rows alone.
+//! with, and goes out once, with NULLs if there is none; so its match depends on the rows alone. While the right side is
+//! idle its time is that of the left side: a right row that turns up behind it is late.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl OperatorFactory for AsofFactory {
             spec: Arc::clone(spec),
             time: [i64::MIN; 2],
             time_unsaved: false,
+            idle: false,
             lane,
             late: 0,
         }))
@@ -88,6 +90,8 @@ struct Asof {
     /// The watermark of each side.
     time: [i64; 2],
     time_unsaved: bool,
+    /// Whether the right side is idle.
+    idle: bool,
     lane: usize,
     late: u64,
 }
@@ -95,7 +99,10 @@ struct Asof {
 impl Asof {
     /// The left rows before this time have their match, if there is any.
     fn limit(&self) -> i64 {
-        let right = self.time[RIGHT];
+        self.limit_at(self.time[RIGHT])
+    }
+
+    fn limit_at(&self, right: i64) -> i64 {
         if self.spec.op == Compared::Gt && right > i64::MIN { right.saturating_add(1) } else { right }
     }
 
@@ -198,6 +205,14 @@ impl Asof {
         Ok(())
     }
 
+    /// A quiet right side holds nothing back.
+    fn follow(&mut self) {
+        if self.idle && self.time[LEFT] > self.time[RIGHT] {
+            self.time[RIGHT] = self.time[LEFT];
+            self.time_unsaved = true;
+        }
+    }
+
     fn result_time(&self) -> Watermark {
         Watermark(self.time[LEFT].min(self.time[RIGHT]))
     }
@@ -215,9 +230,20 @@ impl Operator for Asof {
         if watermark.0 > self.time[input] {
             self.time[input] = watermark.0;
             self.time_unsaved = true;
+            self.follow();
             self.pass(out).map_err(|error| failed(&error, &self.spec.place))?;
         }
         out.watermark = Some(self.result_time());
+        Ok(())
+    }
+
+    fn on_input_idle(&mut self, input: usize, idle: bool, out: &mut Output) -> Result<()> {
+        if input == RIGHT {
+            self.idle = idle;
+            self.follow();
+            self.pass(out).map_err(|error| failed(&error, &self.spec.place))?;
+            out.watermark = Some(self.result_time());
+        }
         Ok(())
     }
 
@@ -239,20 +265,23 @@ impl Operator for Asof {
     fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
         let chunks: BTreeMap<String, RecordBatch> = chunks.into_iter().collect();
         let spec = Arc::clone(&self.spec);
-        self.time = stored_times(&chunks);
-        self.time_unsaved = self.time != [i64::MIN; 2];
+        let times = stored_times(&chunks);
+        // The right side's time may differ while it is idle: a row that was late on any lane is late.
+        let of = |side: usize| times.values().map(move |times| times[side]);
+        self.time = [of(LEFT).min().unwrap_or(i64::MIN), of(RIGHT).max().unwrap_or(i64::MIN)];
+        self.time_unsaved = !times.is_empty();
         let lost = |error: DataFusionError| failed(&error, &spec.place);
-        let limit = self.limit();
-        for (rows, _) in restored(&chunks, LEFT, &spec.sides[LEFT], (lane, lanes))? {
-            // What had gone out when the epoch ended has gone out.
-            self.keep(LEFT, rows, i64::MIN).map_err(lost)?;
-            self.waiting.drop_before(&mut self.keys, limit).map_err(|e| lost(e.into()))?;
+        for stored in restored(&chunks, LEFT, &spec.sides[LEFT], (lane, lanes))? {
+            // What had gone out of its lane when the epoch ended has gone out.
+            let right = times.get(&stored.lane).map_or(i64::MIN, |times| times[RIGHT]);
+            let rows = stored.since(spec.sides[LEFT].time, self.limit_at(right)).map_err(lost)?;
+            self.keep(LEFT, rows.rows, i64::MIN).map_err(lost)?;
         }
-        for (rows, _) in restored(&chunks, RIGHT, &spec.sides[RIGHT], (lane, lanes))? {
-            self.keep(RIGHT, rows, i64::MIN).map_err(lost)?;
+        for stored in restored(&chunks, RIGHT, &spec.sides[RIGHT], (lane, lanes))? {
+            // Versions are only dropped when the rows that wait for them have gone out.
+            self.keep(RIGHT, stored.rows, i64::MIN).map_err(lost)?;
         }
-        let asked = self.asked();
-        self.versions.drop_before(&mut self.keys, asked).map_err(|e| lost(e.into()))
+        Ok(())
     }
 
     fn late_rows(&self) -> u64 {

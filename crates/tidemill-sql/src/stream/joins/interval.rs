@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{filter_record_batch, take_record_batch};
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::SortField;
 use datafusion::error::DataFusionError;
@@ -17,7 +17,7 @@ use tidemill_model::{Epoch, Error, Place, Result, Watermark};
 use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
 
 use super::keys::Keys;
-use super::side::{Fresh, Side, SideSpec, restored, stored_times, time_chunk, times_of};
+use super::side::{Fresh, Side, SideSpec, restored, stored_times, time_chunk};
 use crate::session::truths;
 use crate::stream::transform::failed;
 
@@ -322,20 +322,17 @@ impl Operator for IntervalJoin {
     fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
         let chunks: BTreeMap<String, RecordBatch> = chunks.into_iter().collect();
         let spec = Arc::clone(&self.spec);
-        self.time = stored_times(&chunks);
-        self.time_unsaved = self.time != [i64::MIN; 2];
+        let times = stored_times(&chunks);
+        // Every lane stood at the same times when the epoch ended.
+        self.time = [0, 1].map(|side| times.values().map(|times| times[side]).min().unwrap_or(i64::MIN));
+        self.time_unsaved = !times.is_empty();
         let lost = |error: DataFusionError| failed(&error, &spec.place);
         for side in [0, 1] {
-            for (rows, marks) in restored(&chunks, side, &spec.sides[side], (lane, lanes))? {
-                let limit = self.limit(side);
-                let times = times_of(&rows, spec.sides[side].time).map_err(lost)?;
-                let times = times.as_primitive::<TimestampMicrosecondType>();
+            for stored in restored(&chunks, side, &spec.sides[side], (lane, lanes))? {
                 // What was gone when the epoch ended is gone.
-                let keep: Vec<bool> = times.iter().map(|at| at.unwrap_or(i64::MIN) >= limit).collect();
-                let rows = filter_record_batch(&rows, &BooleanArray::from(keep.clone())).map_err(|e| lost(e.into()))?;
-                let marks: Vec<bool> = marks.into_iter().zip(&keep).filter_map(|(m, keep)| keep.then_some(m)).collect();
-                let fresh = self.admit(side, rows, i64::MIN).map_err(lost)?;
-                let marks = if spec.kind.marks(side) { marks } else { Vec::new() };
+                let stored = stored.since(spec.sides[side].time, self.limit(side)).map_err(lost)?;
+                let fresh = self.admit(side, stored.rows, i64::MIN).map_err(lost)?;
+                let marks = if spec.kind.marks(side) { stored.marks } else { Vec::new() };
                 self.sides[side].keep(&mut self.keys, fresh.rows, fresh.times, fresh.keys, marks);
             }
         }

@@ -82,18 +82,27 @@ impl Keys {
         Ok(Keys { converter, numbers: HashMap::default(), slots: Vec::new(), free: Vec::new(), null_equal })
     }
 
-    /// The number of each row's key; rows that can have no partner get [`NO_KEY`].
-    pub(super) fn number(&mut self, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<u32>, DataFusionError> {
+    /// The number of each row's key; rows that can have no partner, such as those without a time, get [`NO_KEY`].
+    pub(super) fn number(
+        &mut self,
+        rows: &RecordBatch,
+        columns: &[usize],
+        times: &dyn Array,
+    ) -> Result<Vec<u32>, DataFusionError> {
+        let mut numbers = vec![NO_KEY; rows.num_rows()];
+        let timed = (0..rows.num_rows()).filter(|row| times.is_valid(*row));
         let Some(converter) = &self.converter else {
-            let one = self.intern(&[]);
-            return Ok(vec![one; rows.num_rows()]);
+            for row in timed {
+                numbers[row] = self.intern(&[]);
+            }
+            return Ok(numbers);
         };
         let keys: Vec<_> = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
         let encoded = converter.convert_columns(&keys)?;
-        let mut numbers = Vec::with_capacity(rows.num_rows());
-        for (row, key) in encoded.iter().enumerate() {
-            let known = self.null_equal || keys.iter().all(|key| key.is_valid(row));
-            numbers.push(if known { self.intern(key.as_ref()) } else { NO_KEY });
+        for row in timed {
+            if self.null_equal || keys.iter().all(|key| key.is_valid(row)) {
+                numbers[row] = self.intern(encoded.row(row).as_ref());
+            }
         }
         Ok(numbers)
     }
@@ -164,7 +173,7 @@ impl Keys {
     }
 
     /// Drops a key without rows.
-    pub(super) fn forget(&mut self, key: u32) {
+    fn forget(&mut self, key: u32) {
         let slot = &mut self.slots[key as usize];
         // The number is another key's, or free, if this one is no longer known by it.
         if slot.lines.iter().all(|line| line.live().is_empty()) && self.numbers.get(&slot.key) == Some(&key) {

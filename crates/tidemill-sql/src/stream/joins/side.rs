@@ -226,13 +226,33 @@ fn marks(matched: &[bool]) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(schema), vec![marks])
 }
 
-/// The rows of a side that belong to a lane, as they were stored on all of them, each with its mark.
+/// Stored rows of one chunk, each with its mark.
+pub(super) struct Stored {
+    /// The lane that stored them.
+    pub(super) lane: String,
+    pub(super) rows: RecordBatch,
+    pub(super) marks: Vec<bool>,
+}
+
+impl Stored {
+    /// The rows that are not before a time.
+    pub(super) fn since(self, time: usize, limit: i64) -> Result<Stored, DataFusionError> {
+        let times = times_of(&self.rows, time)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let keep: Vec<bool> = times.iter().map(|at| at.unwrap_or(i64::MIN) >= limit).collect();
+        let marks = self.marks.into_iter().zip(&keep).filter_map(|(mark, keep)| keep.then_some(mark)).collect();
+        let rows = filter_record_batch(&self.rows, &BooleanArray::from(keep))?;
+        Ok(Stored { rows, marks, ..self })
+    }
+}
+
+/// The rows of a side that belong to a lane, as they were stored on all of them.
 pub(super) fn restored(
     chunks: &BTreeMap<String, RecordBatch>,
     side: usize,
     spec: &SideSpec,
     (lane, lanes): (usize, usize),
-) -> Result<Vec<(RecordBatch, Vec<bool>)>> {
+) -> Result<Vec<Stored>> {
     let mut found = Vec::new();
     let prefix = format!("{side}.");
     for (name, rows) in chunks.iter().filter(|(name, _)| name.starts_with(&prefix) && !name.ends_with(MARKS)) {
@@ -263,7 +283,9 @@ pub(super) fn restored(
         let mine: BooleanArray = of.iter().map(|of| Some(*of == lane)).collect();
         let rows = filter_record_batch(&rows, &mine).map_err(broken)?;
         let marks = filter(&marks, &mine).map_err(broken)?;
-        found.push((rows, marks.as_boolean().iter().map(|mark| mark == Some(true)).collect()));
+        let lane = name.split('.').nth(1).unwrap_or_default().to_owned();
+        let marks = marks.as_boolean().iter().map(|mark| mark == Some(true)).collect();
+        found.push(Stored { lane, rows, marks });
     }
     Ok(found)
 }
@@ -297,13 +319,8 @@ impl Fresh {
             rows = filter_record_batch(&rows, &in_time)?;
             times = times_of(&rows, spec.time)?;
         }
-        let mut numbers = keys.number(&rows, &spec.keys)?;
+        let numbers = keys.number(&rows, &spec.keys, &times)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        for row in (0..times.len()).filter(|row| times.is_null(*row)) {
-            // A row without time has no partner.
-            let key = std::mem::replace(&mut numbers[row], NO_KEY);
-            keys.forget(key);
-        }
         let times: Vec<i64> = times.iter().map(|at| at.unwrap_or(i64::MIN)).collect();
         let matched = if marks { vec![false; times.len()] } else { Vec::new() };
         Ok((Fresh { rows, times, keys: numbers, matched }, late as u64))
@@ -333,12 +350,14 @@ pub(super) fn time_chunk(times: [i64; 2], lane: usize) -> Result<StateChunk, Arr
     Ok(StateChunk { name: format!("{TIME}.{lane}"), rows: Some(rows) })
 }
 
-/// The watermarks that the lanes stood at; all at the same ones when the epoch ended.
-pub(super) fn stored_times(chunks: &BTreeMap<String, RecordBatch>) -> [i64; 2] {
+/// The watermarks that each lane stood at when the epoch ended.
+pub(super) fn stored_times(chunks: &BTreeMap<String, RecordBatch>) -> BTreeMap<String, [i64; 2]> {
     let of = |rows: &RecordBatch, at: usize| rows.columns().get(at)?.as_primitive_opt::<Int64Type>()?.iter().next()?;
-    let stored: Vec<&RecordBatch> =
-        chunks.iter().filter(|(name, _)| name.starts_with(TIME)).map(|(_, rows)| rows).collect();
-    [0, 1].map(|side| stored.iter().filter_map(|rows| of(rows, side)).min().unwrap_or(i64::MIN))
+    let of_lane = |(name, rows): (&String, &RecordBatch)| {
+        let (_, lane) = name.split_once('.').filter(|(word, _)| *word == TIME)?;
+        Some((lane.to_owned(), [of(rows, 0)?, of(rows, 1)?]))
+    };
+    chunks.iter().filter_map(of_lane).collect()
 }
 
 /// The event times of a batch; `None` where there is none.

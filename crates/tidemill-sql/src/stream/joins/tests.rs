@@ -353,6 +353,39 @@ fn old_versions_are_forgotten() {
 }
 
 #[test]
+fn a_quiet_side_does_not_hold_an_asof_join_back() {
+    let sql = "SELECT id, number FROM orders AS o ASOF JOIN payments AS p MATCH_CONDITION (o.at >= p.paid_at) ON o.customer = p.customer";
+    let plan = plan(&format!("{TABLES} INSERT INTO out {sql};"), &unopened()).expect("a plan");
+    let mut both = Both::new(300, 300);
+    both.payments = both.payments.slice(0, 150);
+    let node = plan.graph.nodes.iter().find(|node| node.name.contains("asof")).expect("a join").name.clone();
+    let out = |flow: &mut Flow| flow.written.remove("out").unwrap_or_default();
+    let mut flow = Flow::start(&plan.graph, 2, None);
+    flow.rows("payments", 0, &both.payments).expect("takes rows");
+    flow.watermark("payments", FIRST + 250 * SECOND).expect("takes a watermark");
+    flow.rows("orders", 1, &both.orders.slice(0, 250)).expect("takes rows");
+    flow.watermark("orders", FIRST + 450 * SECOND).expect("takes a watermark");
+    let mut written = out(&mut flow);
+    let before = lines(&written).len();
+    flow.idle("payments", true).expect("takes it");
+    written.extend(out(&mut flow));
+    assert!(lines(&written).len() > before + 50, "orders go out up to their own watermark");
+    let state = flow.barrier().expect("a barrier");
+    let mut flow = Flow::start(&plan.graph, 3, Some(state));
+    flow.watermark("payments", FIRST + 250 * SECOND).expect("takes a watermark");
+    flow.watermark("orders", FIRST + 450 * SECOND).expect("takes a watermark");
+    assert!(out(&mut flow).is_empty(), "nothing goes out twice");
+    let behind = Both::new(300, 300).payments.slice(160, 20);
+    flow.rows("payments", 0, &behind).expect("takes rows");
+    assert!(flow.late(&node) > 0, "a row that turns up behind them is late");
+    flow.rows("orders", 0, &both.orders.slice(250, 50)).expect("takes rows");
+    flow.watermark("orders", i64::MAX).expect("takes the end");
+    flow.watermark("payments", i64::MAX).expect("takes the end");
+    written.extend(out(&mut flow));
+    assert_eq!(lines(&written), oracle(sql, &both));
+}
+
+#[test]
 fn what_is_kept_is_bounded_by_time() {
     let both = Both::new(4_000, 4_000);
     let sql = "SELECT o.id, p.number FROM orders AS o LEFT JOIN payments AS p ON o.customer = p.customer
