@@ -14,7 +14,8 @@ use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Operator, Tabl
 use super::provider::DatasetTable;
 use crate::language::Project;
 use crate::session::{
-    AsofNode, Between, Meaning, Over, TimeBounds, WindowNode, call_of, lineage, meaning_of, over, time_bounds,
+    AsofNode, Between, Meaning, Over, TimeBounds, WindowNode, WindowSize, call_of, lineage, meaning_of, over,
+    time_bounds,
 };
 
 /// What is known of a query.
@@ -72,8 +73,8 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
             let windows = node.expr.iter().any(|expr| is_window(expr, &node.input, project));
             seen.unless(!windows, PAIRED)
         }
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
+        LogicalPlan::Projection(_) => waits_for_no_session(plan, seen, project),
+        LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Repartition(_)
         | LogicalPlan::Unnest(_)
@@ -81,7 +82,7 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
         | LogicalPlan::Values(_) => seen,
         LogicalPlan::Extension(_) if WindowNode::of(plan).is_some() => {
             let local = times(plan, project).last().is_some_and(|end| *end != Meaning::Plain);
-            seen.unless(local, "its windows are of no event time")
+            waits_for_no_session(plan, seen.unless(local, "its windows are of no event time"), project)
         }
         LogicalPlan::Sort(node) => seen.unless(node.fetch.is_none(), LIMIT),
         LogicalPlan::Limit(_) => seen.unless(false, LIMIT),
@@ -133,6 +134,18 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
 }
 
 const PAIRED: &str = "it relates pairs of a JOIN, which are whole only when the later row of each has come";
+
+/// A window over the starts of sessions is final when these are, which may be after its end.
+fn waits_for_no_session(plan: &LogicalPlan, seen: Seen, project: &Project) -> Seen {
+    let waits = times(plan, project).iter().any(|time| match time {
+        Meaning::Plain => false,
+        Meaning::Time { behind } | Meaning::Start { behind, .. } | Meaning::End { behind, .. } => {
+            behind.iter().any(|size| matches!(size, WindowSize::Session { .. }))
+        }
+    });
+    seen.unless(!waits, "its windows wait for sessions that begin in them; take the window_end of sessions as time")
+}
+
 const LIMIT: &str = "its LIMIT chooses among the rows of all time";
 
 /// A subquery over rows with event time compares each row with those of all time.

@@ -14,7 +14,8 @@ use datafusion::logical_expr::TableSource;
 use datafusion::physical_plan::collect;
 use datafusion::sql::sqlparser::ast::{self, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::dead_letter_schema;
 use tidemill_runtime::exec::StopFlag;
@@ -25,7 +26,7 @@ use super::tables::{Datasets, Manner, Outline, outline};
 use super::unwritten::Unwritten;
 use super::views::ViewSource;
 use crate::catalog::{Catalog, Side};
-use crate::language::{DEAD_LETTERS, MaterializedView, from_datafusion, sql_words};
+use crate::language::{DEAD_LETTERS, MaterializedView, from_datafusion, session_keys, sql_words};
 use crate::session::{SchemaOnly, result_schema};
 
 /// The rows that a query answers.
@@ -88,7 +89,11 @@ fn in_sql_words(schema: &SchemaRef) -> SchemaRef {
 
 /// The one query in the text.
 fn the_query(sql: &str, place: &Place) -> Result<Box<ast::Query>> {
-    let parsed = Parser::parse_sql(&GenericDialect {}, sql);
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location();
+    let parsed = tokens.map_err(ParserError::from).and_then(|mut tokens| {
+        session_keys(&mut tokens);
+        Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens).parse_statements()
+    });
     let mut statements = parsed.map_err(|e| from_datafusion(&e.into(), place))?;
     match (statements.pop(), statements.is_empty()) {
         (Some(Statement::Query(query)), true) if reads_only(&query) => Ok(query),

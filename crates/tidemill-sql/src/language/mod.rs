@@ -26,6 +26,7 @@ pub use model::{
     Check, Column, Dataset, Insert, MaterializedView, OnError, Pipeline, Project, View, Violation, WatermarkClause,
 };
 pub use options::{DATASET_OPTIONS, PIPELINE_OPTIONS, VIEW_OPTIONS};
+pub(crate) use parse::session_keys;
 pub use render::{columns, listed, render};
 pub use script::Script;
 pub use types::{arrow_type, sql_type};

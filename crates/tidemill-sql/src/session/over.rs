@@ -53,6 +53,9 @@ impl Told {
     #[must_use]
     pub fn by(column: usize, meaning: &Meaning) -> Option<Told> {
         match meaning {
+            // When a session ends is not told by its start.
+            Meaning::Start { size: WindowSize::Session { .. }, .. }
+            | Meaning::End { size: WindowSize::Session { .. }, .. } => None,
             Meaning::Start { size, behind } => {
                 Some(Told { column, is_end: false, size: *size, behind: behind.clone() })
             }

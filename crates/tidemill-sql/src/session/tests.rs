@@ -48,6 +48,12 @@ fn windows_are_columns_of_a_relation() {
         Ok(["2", "2026-01-01T00:00:00", "2026-01-01T00:02:00", "3"].map(str::to_owned).to_vec()),
         "a row without a time is in no window"
     );
+    let hops = "SELECT count(*), min(window_start), max(window_end) FROM HOP((SELECT DATE '2026-11-22' AS d), d, INTERVAL '1 day', INTERVAL '3 days')";
+    assert_eq!(row(hops), Ok(["3", "2026-11-20T00:00:00", "2026-11-25T00:00:00"].map(str::to_owned).to_vec()));
+    let sessions = "SELECT count(DISTINCT window_start), max(window_end) FROM SESSION((SELECT column1 AS at, column2 AS k FROM (VALUES
+            (TIMESTAMP '2026-01-01 00:00:00', 3), (TIMESTAMP '2026-01-01 00:01:00', 3), (TIMESTAMP '2026-01-01 00:00:30', 4), (NULL, 1))),
+            at, INTERVAL '1 minute', PARTITION => k) AS t";
+    assert_eq!(row(sessions), Ok(["3", "2026-01-01T00:02:00"].map(str::to_owned).to_vec()));
     let weekly = "SELECT window_start FROM TUMBLE((SELECT DATE '2026-11-22' AS d), d, INTERVAL '1 week')";
     assert_eq!(row(weekly), Ok(vec!["2026-11-16T00:00:00".to_owned()]), "weeks begin on Mondays");
     let months = "SELECT window_start, window_end FROM TUMBLE((SELECT DATE '2026-11-22' AS d), d, INTERVAL '3 months')";

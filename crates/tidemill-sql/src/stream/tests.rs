@@ -303,6 +303,111 @@ fn hopping_windows_are_made_of_panes() {
 }
 
 #[test]
+fn sessions_are_joined_from_runs() {
+    for sql in [
+        "SELECT customer, window_start, window_end, count(*) AS n, sum(amount) AS s, avg(price) AS a, max(region) AS r
+           FROM SESSION(cleaned, at, INTERVAL '10 seconds', PARTITION BY customer)
+           GROUP BY customer, window_start, window_end",
+        "SELECT window_start, window_end, count(*) AS n, count(DISTINCT customer) AS d
+           FROM SESSION((SELECT * FROM orders WHERE price > 10000), at, INTERVAL '3 seconds')
+           GROUP BY window_start, window_end",
+        "SELECT region AS r, currency, window_end, count(*) AS n, sum(amount) FILTER (WHERE paid) AS s
+           FROM SESSION((SELECT * FROM orders WHERE customer < 5), at, INTERVAL '15 seconds', PARTITION BY region, currency) AS s
+           GROUP BY region, currency, window_end HAVING count(*) > 1",
+        "SELECT customer, paid, window_start, count(*) AS n, median(price) AS m
+           FROM SESSION(orders, at, INTERVAL '20 seconds', PARTITION BY customer) GROUP BY customer, paid, window_start",
+        "SELECT customer, window_start, count(*) AS n
+           FROM SESSION(orders, at, INTERVAL '1 hour', PARTITION BY customer) GROUP BY customer, window_start",
+        "SELECT DISTINCT customer, window_start, window_end
+           FROM SESSION(orders, at, INTERVAL '400 milliseconds', PARTITION BY customer)",
+        "SELECT window_start, count(*) AS sessions, max(n) AS most FROM TUMBLE((
+           SELECT customer, window_start AS began, count(*) AS n
+           FROM SESSION(orders, at, INTERVAL '10 seconds', PARTITION BY customer) GROUP BY customer, window_start
+         ), began, INTERVAL '1 minute') GROUP BY window_start",
+        "SELECT window_start, sum(n) AS n FROM SESSION((
+           SELECT window_end AS at, count(*) AS n FROM TUMBLE((SELECT * FROM orders WHERE customer = 7), at, INTERVAL '1 second')
+           GROUP BY window_end), at, INTERVAL '5 seconds') GROUP BY window_start",
+    ] {
+        check(sql, true);
+    }
+}
+
+/// What becomes of rows at the edges of sessions; the gap is 30 minutes and times are minutes.
+#[test]
+fn sessions_end_at_silence_are_bridged_and_then_final() {
+    let sql = format!(
+        "{TABLES} INSERT INTO out SELECT customer, window_start, window_end, count(*) AS n
+         FROM SESSION(orders, at, INTERVAL '30 minutes', PARTITION BY customer)
+         GROUP BY customer, window_start, window_end;"
+    );
+    let plan = plan(&sql, &open()).expect("a plan");
+    let at = |minutes: &[i64]| {
+        let rows = orders(1, minutes.len());
+        let mut columns = rows.columns().to_vec();
+        columns[1] = Arc::new(Int64Array::from(vec![1; minutes.len()]));
+        columns[7] = Arc::new(TimestampMicrosecondArray::from_iter_values(minutes.iter().map(|m| m * 60_000_000)));
+        RecordBatch::try_new(rows.schema(), columns).expect("orders")
+    };
+    // Watermarks and rows in turn, then the sessions as minutes and counts, and the late rows.
+    type Steps<'a> = &'a [(i64, &'a [i64])];
+    type Sessions<'a> = &'a [(i64, i64, i64)];
+    let cases: &[(Steps<'_>, Sessions<'_>, u64)] = &[
+        (&[(0, &[600, 630])], &[(600, 630, 1), (630, 660, 1)], 0),
+        (&[(0, &[600, 629])], &[(600, 659, 2)], 0),
+        (&[(0, &[600]), (0, &[650]), (0, &[625])], &[(600, 680, 3)], 0),
+        // 620 was final at 650: a row that touches it is late, and so is one too old to begin anything.
+        (&[(0, &[620]), (650, &[640, 700]), (690, &[641])], &[(620, 650, 1), (700, 730, 1)], 2),
+        (&[(0, &[620]), (650, &[650])], &[(620, 650, 1), (650, 680, 1)], 0),
+        (&[(0, &[620]), (660, &[635])], &[(620, 650, 1)], 1),
+        // Behind the watermark, touching an open session or none that is final: on time.
+        (&[(0, &[600, 625]), (640, &[630])], &[(600, 660, 3)], 0),
+        (&[(640, &[620])], &[(620, 650, 1)], 0),
+        (&[(640, &[610])], &[], 1),
+    ];
+    for (steps, expected, late) in cases {
+        for restart in [false, true] {
+            let mut flow = Flow::start(&plan.graph, 2, None);
+            let (mut written, mut late_before, mut watermark) = (Vec::new(), 0, i64::MIN);
+            for (number, (minutes, rows)) in steps.iter().enumerate() {
+                watermark = minutes * 60_000_000;
+                flow.watermark("orders", watermark).expect("takes a watermark");
+                flow.rows("orders", number % flow.lanes, &at(rows)).expect("takes rows");
+                if restart {
+                    let state = flow.barrier().expect("a barrier");
+                    late_before += flow.late("out.final");
+                    written.extend(flow.written.remove("out").unwrap_or_default());
+                    flow = Flow::start(&plan.graph, 1 + number % 3, Some(state));
+                    flow.watermark("orders", watermark).expect("takes a watermark");
+                }
+            }
+            flow.watermark("orders", i64::MAX).expect("takes the end");
+            let state = flow.barrier().expect("a barrier");
+            assert!(
+                state.get("out.final").is_none_or(BTreeMap::is_empty),
+                "expired sessions leave no state: {state:?}"
+            );
+            written.extend(flow.written.remove("out").unwrap_or_default());
+            let mut found = Vec::new();
+            for batch in &written {
+                let time = |column: usize| {
+                    arrow::array::AsArray::as_primitive::<arrow::datatypes::TimestampMicrosecondType>(
+                        batch.column(column),
+                    )
+                };
+                let counts = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(3));
+                for row in 0..batch.num_rows() {
+                    let minute = |column: usize| time(column).value(row) / 60_000_000;
+                    found.push((minute(1), minute(2), counts.value(row)));
+                }
+            }
+            found.sort_unstable();
+            assert_eq!(found, *expected, "{steps:?} {restart} {watermark}");
+            assert_eq!(late_before + flow.late("out.final"), *late, "{steps:?} {restart}");
+        }
+    }
+}
+
+#[test]
 fn hopping_windows_are_also_rows() {
     for sql in [
         "SELECT id, window_start, window_end FROM HOP(orders, at, INTERVAL '20 seconds', INTERVAL '1 minute') WHERE paid",

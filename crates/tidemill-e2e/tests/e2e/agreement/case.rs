@@ -77,12 +77,16 @@ pub(crate) struct Case {
 impl Case {
     /// Whether rows are only given out when time has passed them.
     pub(crate) fn is_windowed(&self) -> bool {
-        self.query.contains("TUMBLE(") || self.query.contains(" OVER (")
+        self.windows() > 0 || self.query.contains(" OVER (")
     }
 
     /// Whether a view shows only what time has passed: of windows that are made of windows the inner ones.
     pub(crate) fn waits_in_views(&self) -> bool {
-        self.waits || self.query.matches("TUMBLE(").count() > 1
+        self.waits || self.windows() > 1
+    }
+
+    fn windows(&self) -> usize {
+        ["TUMBLE(", "HOP(", "SESSION("].iter().map(|word| self.query.matches(word).count()).sum()
     }
 
     fn parse(name: &str, text: &str) -> Case {

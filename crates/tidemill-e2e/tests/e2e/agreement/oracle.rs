@@ -60,24 +60,71 @@ fn without_comments(sql: &str) -> String {
     lines.collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
-/// The query with each `TUMBLE(table, column, INTERVAL '…')` written out.
+/// The query with each window relation written out.
 fn plain(sql: &str) -> String {
-    let Some((before, rest)) = sql.split_once("TUMBLE(") else { return sql.to_owned() };
+    let words = ["TUMBLE(", "HOP(", "SESSION("];
+    let found = words.iter().filter_map(|word| Some((sql.find(word)?, *word))).min();
+    let Some((at, word)) = found else { return sql.to_owned() };
+    let (before, rest) = (&sql[..at], &sql[at + word.len()..]);
     let (inside, after) = to_the_end(rest);
     let inside = plain(inside);
     let arguments = arguments(&inside);
-    let [table, column, interval] = arguments.as_slice() else { panic!("TUMBLE({inside}) has three arguments here") };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let relation = match (word, arguments.as_slice()) {
+        ("TUMBLE(", [table, column, interval]) => {
+            let start = bin(interval, column);
+            with_bounds(table, &start, &format!("({start}) + {interval}"))
+        }
+        ("HOP(", [table, column, slide, size]) => hop(table, column, slide, size),
+        ("SESSION(", [table, column, gap, keys @ ..]) => session(table, column, gap, keys),
+        _ => panic!("the oracle does not know {word}{inside})"),
+    };
+    format!("{before}{relation} {}", plain(after))
+}
+
+/// The start of the last window of a length that begins no later than a time.
+fn bin(interval: &str, column: &str) -> String {
     let length = interval.split('\'').nth(1).expect("a quoted interval");
-    let start = match length.split_once(' ').expect("a number and a unit") {
+    match length.split_once(' ').expect("a number and a unit") {
         ("1", "month") => format!("date_trunc('month', {column})"),
         ("1", "week") => format!("date_bin({interval}, {column}, TIMESTAMP '1970-01-05T00:00:00')"),
         (_, "month" | "months" | "week" | "weeks") => panic!("the oracle does not know windows of {length}"),
         _ => format!("date_bin({interval}, {column}, TIMESTAMP '1970-01-01T00:00:00')"),
-    };
+    }
+}
+
+fn with_bounds(table: &str, start: &str, end: &str) -> String {
     let micros = |time: &str| format!("arrow_cast({time}, 'Timestamp(Microsecond, None)')");
-    let (start, end) = (micros(&start), micros(&format!("({start}) + {interval}")));
-    let after = plain(after);
-    format!("{before}(SELECT *, {start} AS window_start, {end} AS window_end FROM {table}) {after}")
+    format!("(SELECT *, {} AS window_start, {} AS window_end FROM {table})", micros(start), micros(end))
+}
+
+/// So many windows back from the last one, as far as they still hold the time.
+fn hop(table: &str, column: &str, slide: &str, size: &str) -> String {
+    let last = bin(slide, column);
+    let back = format!(
+        "(SELECT t.*, s.back, {last} AS last FROM {table} AS t CROSS JOIN (SELECT value AS back FROM generate_series(0, 100)) AS s)"
+    );
+    let start = format!("(last - {slide} * back)");
+    let rows = with_bounds(&format!("{back} WHERE {column} < {start} + {size}"), &start, &format!("{start} + {size}"));
+    format!("(SELECT * EXCEPT (back, last) FROM {rows})")
+}
+
+/// Rows that come a gap after their predecessor begin sessions, which are numbered by counting those.
+fn session(table: &str, column: &str, gap: &str, keys: &[&str]) -> String {
+    let keys: Vec<&str> = keys.iter().map(|key| key.trim_start_matches("PARTITION BY ")).collect();
+    let by = |more: &str| {
+        let all: Vec<&str> = keys.iter().copied().chain((!more.is_empty()).then_some(more)).collect();
+        if all.is_empty() { String::new() } else { format!("PARTITION BY {}", all.join(", ")) }
+    };
+    let before = format!("lag({column}) OVER ({} ORDER BY {column})", by(""));
+    let begins = format!(
+        "(SELECT *, CASE WHEN {column} < {before} + {gap} THEN 0 ELSE 1 END AS begins FROM {table} WHERE {column} IS NOT NULL)"
+    );
+    let sum = format!("sum(begins) OVER ({} ORDER BY {column} ROWS UNBOUNDED PRECEDING)", by(""));
+    let numbered = format!("(SELECT *, {sum} AS session FROM {begins})");
+    let over = by("session");
+    let (first, last) = (format!("min({column}) OVER ({over})"), format!("max({column}) OVER ({over}) + {gap}"));
+    format!("(SELECT * EXCEPT (begins, session) FROM {})", with_bounds(&numbered, &first, &last))
 }
 
 /// The text inside a parenthesis that is open, and the text after it.

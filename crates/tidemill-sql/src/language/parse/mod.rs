@@ -3,6 +3,7 @@
 //! **Invariant:** a statement with an error harms no other; each error stands at its place.
 
 mod cursor;
+mod sessions;
 mod statement;
 mod table;
 
@@ -14,6 +15,7 @@ use super::render::MOST;
 use super::script::Script;
 
 pub(crate) use cursor::DIALECT;
+pub(crate) use sessions::session_keys;
 
 /// The statements of one file, in the order of the file. Their `pipeline` is not filled in yet.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(crate) struct Header {
 pub(crate) fn parse_script(script: &Script) -> (Statements, Vec<Error>) {
     let mut statements = Statements::default();
     let mut errors = Vec::new();
-    let tokens = match Tokenizer::new(&DIALECT, script.text()).tokenize_with_location() {
+    let mut tokens = match Tokenizer::new(&DIALECT, script.text()).tokenize_with_location() {
         Ok(tokens) => tokens,
         Err(error) => {
             let at = script.offset(error.location.line, error.location.column);
@@ -46,6 +48,7 @@ pub(crate) fn parse_script(script: &Script) -> (Statements, Vec<Error>) {
             return (statements, errors);
         }
     };
+    session_keys(&mut tokens);
     for tokens in split(tokens) {
         if errors.len() == MOST {
             break;

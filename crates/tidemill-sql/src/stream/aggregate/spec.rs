@@ -18,6 +18,8 @@ use crate::session::WindowSize;
 pub(in crate::stream) struct GroupSpec {
     /// The window in the key, if there is one.
     pub(in crate::stream) window: Option<WindowBy>,
+    /// What makes its windows sessions, if they are.
+    pub(in crate::stream) session: Option<SessionBy>,
     /// The other keys, over the input.
     pub(in crate::stream) keys: Vec<Arc<dyn PhysicalExpr>>,
     /// The aggregates, over the input.
@@ -43,6 +45,29 @@ pub(in crate::stream) struct WindowBy {
     pub(in crate::stream) panes: bool,
     /// The windows whose starts the column's times are, innermost first: time is that far behind the watermark.
     pub(in crate::stream) behind: Vec<WindowSize>,
+}
+
+/// What sessions are told apart by.
+#[derive(Debug)]
+pub(in crate::stream) struct SessionBy {
+    /// The least silence between two of a key.
+    pub(in crate::stream) gap: i64,
+    /// Which of the keys sessions are apart by; the others divide the rows of a session.
+    pub(in crate::stream) partition: Vec<usize>,
+}
+
+impl SessionBy {
+    /// The keys that divide the rows of a session.
+    pub(super) fn further(&self, spec: &GroupSpec) -> Vec<usize> {
+        (0..spec.keys.len()).filter(|at| !self.partition.contains(at)).collect()
+    }
+
+    /// The columns by which groups of numbered runs or sessions are told apart.
+    pub(super) fn group_schema(&self, spec: &GroupSpec) -> SchemaRef {
+        let number = Arc::new(Field::new("session", DataType::UInt32, false));
+        let further = self.further(spec).into_iter().map(|at| Arc::new(spec.partial.field(1 + at).clone()));
+        Arc::new(Schema::new(std::iter::once(number).chain(further).collect::<Vec<_>>()))
+    }
 }
 
 /// One aggregate call.
@@ -77,6 +102,7 @@ impl GroupSpec {
         window: Option<&DataType>,
         keys: &[FieldRef],
         aggregates: &[Aggregate],
+        sessions: bool,
     ) -> Result<SchemaRef> {
         let mut fields: Vec<FieldRef> = Vec::new();
         fields.extend(window.map(|data_type| Arc::new(Field::new("window_start", data_type.clone(), false))));
@@ -90,6 +116,10 @@ impl GroupSpec {
                 fields.push(Arc::new(state.as_ref().clone().with_name(format!("state_{i}_{j}")).with_nullable(true)));
             }
         }
+        if sessions {
+            // The run's last time, and how many rows it has.
+            fields.extend(["last", "rows"].map(|name| Arc::new(Field::new(name, DataType::Int64, false))));
+        }
         Ok(Arc::new(Schema::new(fields)))
     }
 
@@ -100,6 +130,9 @@ impl GroupSpec {
 
     /// The columns by which groups find their lane.
     pub(in crate::stream) fn route(&self) -> Vec<usize> {
+        if let Some(session) = &self.session {
+            return session.partition.iter().map(|at| 1 + at).collect();
+        }
         // A window is made of several panes, which have to meet.
         let from = usize::from(self.window.as_ref().is_some_and(|window| window.panes));
         (from..self.leading()).collect()
@@ -117,6 +150,7 @@ impl GroupSpec {
             let WindowBy { column, is_end, size, panes, behind } = window;
             format!("{size:?} end={is_end} panes={panes} behind={behind:?} of {column}")
         });
+        let window = (window, self.session.as_ref().map(|session| &session.partition));
         let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
         let aggregates: Vec<String> = self
             .aggregates

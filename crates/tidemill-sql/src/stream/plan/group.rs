@@ -21,17 +21,18 @@ use super::pending::Stream;
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
 use crate::stream::aggregate::{
-    Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, SlidingFactory, WindowBy,
+    Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, SessionBy, SessionFactory,
+    SessionPartialFactory, SlidingFactory, WindowBy,
 };
 
 /// How the columns of a GROUP BY's key are used.
-struct Keys {
+pub(super) struct Keys {
     /// The column that tells the window, its length, and what it is behind.
     window: Option<(usize, bool, WindowSize, Vec<WindowSize>)>,
     /// For each group expression what it becomes in the result.
     outputs: Vec<OutputColumn>,
     /// The group expressions that are keys beside the window.
-    plain: Vec<usize>,
+    pub(super) plain: Vec<usize>,
 }
 
 impl Builder<'_> {
@@ -58,18 +59,26 @@ impl Builder<'_> {
             }
             _ => None,
         };
+        let partition = match (&panes, &keys.window) {
+            (Some(_), Some((.., WindowSize::Session { .. }, _))) => self.session_keys(node, &keys, walk)?,
+            _ => Vec::new(),
+        };
         let below = panes.as_ref().unwrap_or(&node.input);
         let mut input = self.walk(below, Walk { emission: Emission::Once, ..walk })?;
         if input.changes {
             return Err(super::build::not_yet(place, "group", "GROUP BY over results that change"));
         }
         input.prune(&needed(node, &keys)).map_err(failed)?;
-        let spec = Arc::new(spec(plan, node, &keys, panes.is_some(), input.schema()).map_err(failed)?);
+        let spec =
+            Arc::new(spec(plan, node, &keys, panes.is_some().then_some(partition), input.schema()).map_err(failed)?);
         let from = self.place(&input, walk.statement)?;
         let text = words(node, &keys);
-        let partial =
-            PartialFactory { spec: Arc::clone(&spec), text: format!("pre-aggregate {text}"), place: place.clone() };
-        let partial = self.add_operator(walk.statement, "partial", Arc::new(partial));
+        let (of, first, at) = (Arc::clone(&spec), format!("pre-aggregate {text}"), place.clone());
+        let partial: Arc<dyn OperatorFactory> = match spec.session {
+            None => Arc::new(PartialFactory { spec: of, text: first, place: at }),
+            Some(_) => Arc::new(SessionPartialFactory { spec: of, text: first, place: at }),
+        };
+        let partial = self.add_operator(walk.statement, "partial", partial);
         self.graph.connect(from, partial, 0, Route::Forward);
         let when = match (walk.emission, &keys.window) {
             (Emission::Once, _) => "emitted once when a window closes",
@@ -79,6 +88,7 @@ impl Builder<'_> {
         let (text, place) = (format!("aggregate {text}, {when}"), place.clone());
         let last: Arc<dyn OperatorFactory> = match panes {
             None => Arc::new(FinalFactory { spec, emission, text, place }),
+            Some(_) if spec.session.is_some() => Arc::new(SessionFactory { spec, emission, text, place }),
             Some(_) => Arc::new(SlidingFactory { spec, emission, text, place }),
         };
         let last = self.add_operator(walk.statement, "final", last);
@@ -134,7 +144,7 @@ fn spec(
     plan: &LogicalPlan,
     node: &GroupBy,
     keys: &Keys,
-    panes: bool,
+    panes: Option<Vec<usize>>,
     input: &DFSchema,
 ) -> Result<GroupSpec, DataFusionError> {
     let mut aggregates = Vec::with_capacity(node.aggr_expr.len());
@@ -152,7 +162,8 @@ fn spec(
         None => None,
         Some((at, is_end, size, behind)) => {
             let column = compile(&node.group_expr[*at], input)?;
-            // Both bounds tell the pane where there are panes.
+            // Where there are panes, both bounds tell the pane; of sessions both tell the time.
+            let panes = panes.is_some();
             Some(WindowBy { column, is_end: *is_end && !panes, size: *size, panes, behind: behind.clone() })
         }
     };
@@ -170,10 +181,14 @@ fn spec(
         key_exprs.push(compile(expr, input)?);
         fields.push(Arc::new(Field::new("", expr.get_type(input)?, true)));
     }
-    let partial = GroupSpec::partial_schema(window_type.as_ref(), &fields, &aggregates)?;
+    let session = match (&keys.window, panes) {
+        (Some((.., WindowSize::Session { gap }, _)), Some(partition)) => Some(SessionBy { gap: *gap, partition }),
+        _ => None,
+    };
+    let partial = GroupSpec::partial_schema(window_type.as_ref(), &fields, &aggregates, session.is_some())?;
     let outputs = keys.outputs.iter().copied().chain((0..aggregates.len()).map(OutputColumn::Aggregate)).collect();
     let schema = arrow_schema(plan.schema());
-    Ok(GroupSpec { window, keys: key_exprs, aggregates, partial, outputs, schema })
+    Ok(GroupSpec { window, session, keys: key_exprs, aggregates, partial, outputs, schema })
 }
 
 fn words(node: &GroupBy, keys: &Keys) -> String {

@@ -162,10 +162,11 @@ fn compiled(
         keys.push(compile(expr, input)?);
         fields.push(Arc::new(arrow::datatypes::Field::new("", expr.get_type(input)?, true)));
     }
-    let partial = GroupSpec::partial_schema(None, &fields, &aggregates)?;
+    let partial = GroupSpec::partial_schema(None, &fields, &aggregates, false)?;
     let columns = (0..keys.len()).map(OutputColumn::Key).chain((0..wanted).map(OutputColumn::Aggregate));
     let schema = arrow_schema(plan.schema());
-    let groups = GroupSpec { window: None, outputs: columns.collect(), keys, aggregates, partial, schema };
+    let groups =
+        GroupSpec { window: None, session: None, outputs: columns.collect(), keys, aggregates, partial, schema };
     Ok((RunningSpec { groups, rows, sums }, linear))
 }
 

@@ -114,6 +114,19 @@ fn refusals_name_the_place_and_the_way_out() {
             "kept",
             "id, region",
         ),
+        (
+            "INSERT INTO out SELECT window_start, count(*) AS n
+             FROM SESSION(orders, at, INTERVAL '1 minute', PARTITION BY region, id) GROUP BY region, window_start",
+            "P157",
+            "SESSION",
+            "add `id` to the GROUP BY",
+        ),
+        (
+            "INSERT INTO out SELECT id, window_start FROM SESSION(orders, at, INTERVAL '1 minute')",
+            "P158",
+            "SESSION",
+            "window_start, window_end and every column",
+        ),
         ("INSERT INTO out SELECT id, now() AS t FROM orders", "P131", "now", "event time"),
         ("INSERT INTO out SELECT id FROM orders WHERE random() < 0.5", "P132", "random", "md5"),
         ("INSERT INTO out SELECT uuid() AS u FROM orders", "P132", "uuid", "columns"),

@@ -1,0 +1,444 @@
+//! [`SessionFactory`]: the second half of a GROUP BY over sessions: joins runs to sessions and emits them.
+//!
+//! Runs lie in piles by their last time, a quarter of the gap each. A run is looked at when it comes, when its pile
+//! is folded, and when the watermark leaves its pile behind: then its session is final, or goes on and is carried as one
+//! run to the pile of its last time. So the work for a run does not grow with the sessions that are open, and what is
+//! stored anew in an epoch are the piles that changed.
+//!
+//! **Invariant:** as for [`super::super::FinalFactory`]. The bounds of a final session are known for one more gap, so that
+//! a row which touches it is late and makes no session of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::row::{RowConverter, Rows, SortField};
+use datafusion::error::DataFusionError;
+use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, StateChunk};
+
+use super::super::finish::Emission;
+use super::super::spec::{GroupSpec, SessionBy};
+use super::index::{Admitted, Index};
+use super::runs::{Runs, lasts};
+use super::standing::Standing;
+use crate::stream::transform::failed;
+
+/// A pile is folded when it has doubled since, and has more runs than this.
+const MANY_RUNS: usize = 32_768;
+
+/// Makes the second halves of a GROUP BY over sessions.
+#[derive(Debug)]
+pub(in crate::stream) struct SessionFactory {
+    pub(in crate::stream) spec: Arc<GroupSpec>,
+    pub(in crate::stream) emission: Emission,
+    pub(in crate::stream) text: String,
+    pub(in crate::stream) place: Place,
+}
+
+impl OperatorFactory for SessionFactory {
+    fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
+        let Some(by) = &self.spec.session else { return Err(Error::internal("sessions were planned without a gap")) };
+        let fields: Vec<Field> = by.partition.iter().map(|at| self.spec.partial.field(1 + at).clone()).collect();
+        let sorted = fields.iter().map(|field| SortField::new(field.data_type().clone())).collect();
+        let keys = RowConverter::new(sorted)
+            .map_err(|e| Error::new(Kind::Plan, "P145", "sessions cannot be told apart by such a column").because(e))?;
+        let bounds = ["first", "last"].map(|name| Field::new(name, DataType::Int64, false));
+        let closed_schema = Arc::new(Schema::new(bounds.into_iter().chain(fields).collect::<Vec<_>>()));
+        let standing = match self.emission {
+            Emission::Once => None,
+            Emission::Changes => Some(Standing::new(&self.spec.schema)?),
+        };
+        Ok(Box::new(Sessions {
+            gap: by.gap,
+            step: (by.gap / 4).max(1),
+            index: Index::new(by.gap),
+            spec: Arc::clone(&self.spec),
+            place: self.place.clone(),
+            watermark: i64::MIN,
+            settled: i64::MIN,
+            told: i64::MIN,
+            keys,
+            closed_schema,
+            piles: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            standing,
+            late: 0,
+            gone: Vec::new(),
+        }))
+    }
+
+    fn describe(&self) -> String {
+        self.text.clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("sessions v1 {:?} {}", self.emission, self.spec.fingerprint())
+    }
+}
+
+struct Sessions {
+    spec: Arc<GroupSpec>,
+    place: Place,
+    gap: i64,
+    /// The times of one pile.
+    step: i64,
+    watermark: i64,
+    /// The watermark that piles were last settled at.
+    settled: i64,
+    /// The watermark that was passed on.
+    told: i64,
+    keys: RowConverter,
+    closed_schema: SchemaRef,
+    index: Index,
+    /// The runs of open sessions, by their last time.
+    piles: BTreeMap<i64, Pile>,
+    /// Final sessions, by their last time.
+    closed: BTreeMap<i64, Closed>,
+    /// What stands downstream, where changes are emitted.
+    standing: Option<Standing>,
+    late: u64,
+    gone: Vec<String>,
+}
+
+#[derive(Default)]
+struct Pile {
+    runs: Runs,
+    unsaved: bool,
+    /// How many runs were left when it was folded.
+    folded: usize,
+}
+
+/// Final sessions: their bounds and keys, and what the index calls them.
+#[derive(Default)]
+struct Closed {
+    rows: Vec<RecordBatch>,
+    ids: Vec<u32>,
+    unsaved: bool,
+}
+
+type Done = std::result::Result<(), DataFusionError>;
+
+impl Sessions {
+    fn by(spec: &GroupSpec) -> std::result::Result<&SessionBy, DataFusionError> {
+        match &spec.session {
+            Some(by) => Ok(by),
+            None => datafusion::common::internal_err!("sessions were planned without a gap"),
+        }
+    }
+
+    /// The keys of rows, `None` when there are none and all rows are of one session.
+    fn key_rows(&self, columns: &[ArrayRef]) -> std::result::Result<Option<Rows>, DataFusionError> {
+        if columns.is_empty() { Ok(None) } else { Ok(Some(self.keys.convert_columns(columns)?)) }
+    }
+
+    fn key_columns(&self, rows: &RecordBatch) -> std::result::Result<Vec<ArrayRef>, DataFusionError> {
+        Ok(Sessions::by(&self.spec)?.partition.iter().map(|at| Arc::clone(rows.column(1 + at))).collect())
+    }
+
+    fn take(&mut self, rows: &RecordBatch) -> Done {
+        let keys = self.key_rows(&self.key_columns(rows)?)?;
+        let firsts = rows.column(0).as_primitive::<TimestampMicrosecondType>().values();
+        let lasts = lasts(&self.spec, rows);
+        let counts = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>().values();
+        let (mut ids, mut keep) = (Vec::with_capacity(rows.num_rows()), Vec::with_capacity(rows.num_rows()));
+        for row in 0..rows.num_rows() {
+            let key = keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
+            let admitted = self.index.admit(key, (firsts[row], lasts[row]), self.watermark);
+            if let Some(standing) = &mut self.standing {
+                self.index.joined.drain(..).for_each(|joined| standing.orphan(joined));
+            } else {
+                self.index.joined.clear();
+            }
+            match admitted {
+                Admitted::To(id) => {
+                    self.index.name(id);
+                    ids.push(id);
+                    keep.push(true);
+                }
+                Admitted::Late => {
+                    self.late += counts[row].unsigned_abs();
+                    keep.push(false);
+                }
+            }
+        }
+        if ids.len() < rows.num_rows() {
+            return self.pile(filter_record_batch(rows, &BooleanArray::from(keep))?, ids);
+        }
+        self.pile(rows.clone(), ids)
+    }
+
+    /// Puts runs on the piles of their last times.
+    fn pile(&mut self, rows: RecordBatch, ids: Vec<u32>) -> Done {
+        let lasts = lasts(&self.spec, &rows);
+        let step = self.step;
+        let mut of: BTreeMap<i64, (Vec<u32>, Vec<u32>)> = BTreeMap::new();
+        for ((row, last), id) in (0_u32..).zip(lasts.iter()).zip(&ids) {
+            let (rows, ids) = of.entry(last.div_euclid(step)).or_default();
+            rows.push(row);
+            ids.push(*id);
+        }
+        let alone = of.len() == 1;
+        for (number, (chosen, ids)) in of {
+            let rows = if alone { rows.clone() } else { take_record_batch(&rows, &UInt32Array::from(chosen))? };
+            let pile = self.piles.entry(number).or_default();
+            pile.runs.push(rows, ids);
+            pile.unsaved = true;
+            if pile.runs.len() > MANY_RUNS.max(2 * pile.folded) {
+                let runs = std::mem::take(&mut pile.runs);
+                let (runs, _) = runs.divide(&self.spec, &mut self.index, |_, _| true)?;
+                pile.runs = runs.folded(&self.spec, Sessions::by(&self.spec)?, &mut self.index, false)?;
+                pile.folded = pile.runs.len();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives out the sessions that the watermark has passed, carries those on that go on, and forgets old bounds.
+    fn settle(&mut self, out: &mut Output) -> Done {
+        self.settled = self.watermark;
+        let spec = Arc::clone(&self.spec);
+        let (gap, watermark) = (self.gap, self.watermark);
+        let passed = |last: i64| last.saturating_add(gap) <= watermark;
+        while let Some(entry) = self.piles.first_entry().filter(|entry| passed(entry.key().saturating_mul(self.step))) {
+            let number = *entry.key();
+            let whole = passed((number + 1).saturating_mul(self.step) - 1);
+            let Pile { runs, unsaved, folded } = entry.remove();
+            // The runs of a session that ends later have to meet first.
+            let step = self.step;
+            let (closing, rest) = runs.divide(&spec, &mut self.index, |index, id| {
+                let last = index.session(id).last;
+                passed(last) && last.div_euclid(step) <= number
+            })?;
+            let changed = unsaved || closing.len() > 0;
+            self.give(number, closing, out)?;
+            if whole || rest.len() == 0 {
+                self.gone.push(format!("r{number}"));
+            }
+            if whole && rest.len() > 0 {
+                let mut carried = rest.folded(&spec, Sessions::by(&spec)?, &mut self.index, true)?;
+                let (rows, ids) = (carried.batch(&spec)?, carried.ids);
+                self.pile(rows, ids)?;
+            } else if rest.len() > 0 {
+                self.piles.insert(number, Pile { runs: rest, unsaved: changed, folded });
+            }
+            if !whole {
+                break;
+            }
+        }
+        self.forget()
+    }
+
+    /// Emits sessions whose runs are all here, for good.
+    fn give(&mut self, number: i64, mut runs: Runs, out: &mut Output) -> Done {
+        if runs.len() == 0 {
+            return Ok(());
+        }
+        let spec = Arc::clone(&self.spec);
+        let (rows, ids) = runs.results(&spec, Sessions::by(&spec)?, &mut self.index)?;
+        match &mut self.standing {
+            None => out.push(Batch::inserts(rows)),
+            Some(standing) => {
+                if let Some(batch) = standing.change(&rows, &ids)? {
+                    out.push(batch);
+                }
+                ids.iter().for_each(|id| standing.forget(*id));
+            }
+        }
+        let (mut firsts, mut lasts, mut told, mut closed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for id in &runs.ids {
+            self.index.unname(*id);
+            let session = self.index.session(*id);
+            if !session.closed {
+                let (first, last, row) = (session.first, session.last, session.row);
+                self.index.close(*id);
+                firsts.push(first);
+                lasts.push(last);
+                told.push(row);
+                closed.push(*id);
+            }
+        }
+        let told = UInt32Array::from(told);
+        let columns = self.key_columns(&runs.batch(&spec)?)?;
+        let columns =
+            columns.iter().map(|column| take(column, &told, None)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let bounds = [firsts, lasts].map(|bound| Arc::new(Int64Array::from(bound)) as ArrayRef);
+        let rows = RecordBatch::try_new(Arc::clone(&self.closed_schema), bounds.into_iter().chain(columns).collect())?;
+        let of = self.closed.entry(number).or_default();
+        of.rows.push(rows);
+        of.ids.extend(closed);
+        of.unsaved = true;
+        Ok(())
+    }
+
+    /// Forgets final sessions that no row can touch any more.
+    fn forget(&mut self) -> Done {
+        if self.watermark == i64::MAX {
+            // No row comes any more.
+            self.gone.extend(std::mem::take(&mut self.closed).into_keys().map(|number| format!("c{number}")));
+            self.index = Index::new(self.gap);
+            return Ok(());
+        }
+        while let Some(entry) = self.closed.first_entry() {
+            let last = (entry.key() + 1).saturating_mul(self.step);
+            if last.saturating_add(self.gap).saturating_add(self.gap) > self.watermark {
+                break;
+            }
+            self.gone.push(format!("c{}", entry.key()));
+            let Closed { rows, ids, .. } = entry.remove();
+            let mut ids = ids.into_iter();
+            for rows in rows {
+                let keys = self.key_rows(&rows.columns()[2..])?;
+                for row in 0..rows.num_rows() {
+                    let key = keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
+                    if let Some(id) = ids.next() {
+                        self.index.remove(key, id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Emits what changed of the open sessions. Each of them is one run afterwards, so that what is stored gives the same
+    /// results to the bit.
+    fn change(&mut self, out: &mut Output) -> Done {
+        let spec = Arc::clone(&self.spec);
+        let by = Sessions::by(&spec)?;
+        let mut dirty = Runs::default();
+        if !self.piles.values().any(|pile| pile.unsaved) {
+            return Ok(());
+        }
+        for pile in self.piles.values_mut() {
+            let runs = std::mem::take(&mut pile.runs);
+            let (mut chosen, rest) = runs.divide(&spec, &mut self.index, |index, id| index.session(id).dirty)?;
+            pile.runs = rest;
+            pile.unsaved |= chosen.len() > 0;
+            dirty.push(chosen.batch(&spec)?, chosen.ids);
+        }
+        if dirty.len() > 0 {
+            let mut folded = dirty.folded(&spec, by, &mut self.index, true)?;
+            let (rows, ids) = folded.results(&spec, by, &mut self.index)?;
+            ids.iter().for_each(|id| self.index.session(*id).dirty = false);
+            if let Some(batch) =
+                self.standing.as_mut().map(|standing| standing.change(&rows, &ids)).transpose()?.flatten()
+            {
+                out.push(batch);
+            }
+            let (rows, ids) = (folded.batch(&spec)?, folded.ids);
+            self.pile(rows, ids)?;
+        }
+        Ok(())
+    }
+
+    /// How far behind the watermark the starts of later results may be.
+    fn held_back(&mut self) -> i64 {
+        let open = self.index.earliest_open().unwrap_or(i64::MAX);
+        let behind = if self.watermark == i64::MAX { i64::MAX } else { self.watermark.saturating_sub(self.gap) };
+        self.told = self.told.max(open.min(behind));
+        self.told
+    }
+}
+
+impl Operator for Sessions {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))
+    }
+
+    fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.watermark = self.watermark.max(watermark.0);
+        if self.watermark == i64::MAX || self.watermark.saturating_sub(self.settled) >= self.step {
+            self.settle(out).map_err(|error| failed(&error, &self.place))?;
+        }
+        out.watermark = Some(Watermark(self.held_back()));
+        Ok(())
+    }
+
+    fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
+        self.settle(out).map_err(|error| failed(&error, &self.place))?;
+        match self.standing {
+            None => Ok(()),
+            Some(_) => self.change(out).map_err(|error| failed(&error, &self.place)),
+        }
+    }
+
+    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
+        let gone = std::mem::take(&mut self.gone);
+        let mut chunks: Vec<StateChunk> = gone.into_iter().map(|name| StateChunk { name, rows: None }).collect();
+        for (number, pile) in self.piles.iter_mut().filter(|(_, pile)| pile.unsaved) {
+            pile.unsaved = false;
+            let rows = match pile.runs.len() {
+                0 => None,
+                _ => Some(pile.runs.batch(&self.spec).map_err(|error| failed(&error, &self.place))?),
+            };
+            chunks.push(StateChunk { name: format!("r{number}"), rows });
+        }
+        self.piles.retain(|_, pile| pile.runs.len() > 0);
+        for (number, closed) in self.closed.iter_mut().filter(|(_, closed)| closed.unsaved) {
+            closed.unsaved = false;
+            let rows = concat_batches(&self.closed_schema, &closed.rows)
+                .map_err(|e| Error::internal("final sessions do not make a batch").because(e))?;
+            closed.rows = vec![rows.clone()];
+            chunks.push(StateChunk { name: format!("c{number}"), rows: Some(rows) });
+        }
+        Ok(chunks)
+    }
+
+    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let place = self.place.clone();
+        let failed = |error: DataFusionError| failed(&error, &place);
+        for (name, rows) in chunks {
+            let corrupt = |why: &str| {
+                Error::new(Kind::Corrupt, "X034", format!("the stored sessions `{name}` are not readable: {why}")).fact(
+                    "the state was written by another version; rebuild it by replaying the pipeline from its start",
+                )
+            };
+            let is_closed = name.starts_with('c');
+            let schema = if is_closed { &self.closed_schema } else { &spec.partial };
+            if rows.columns().iter().map(|c| c.data_type()).ne(schema.fields().iter().map(|f| f.data_type())) {
+                return Err(corrupt("they have other columns"));
+            }
+            let rows = RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())
+                .map_err(|e| corrupt(&e.to_string()))?;
+            let route = if is_closed { (2..rows.num_columns()).collect() } else { spec.route() };
+            let of = Route::lane_of(&rows, &route, lanes)
+                .map_err(|e| Error::internal("stored sessions have no lane").because(e))?;
+            let mine: BooleanArray = of.iter().map(|of| Some(*of == lane)).collect();
+            let mine = filter_record_batch(&rows, &mine).map_err(|e| corrupt(&e.to_string()))?;
+            if mine.num_rows() == 0 {
+                continue;
+            }
+            if !is_closed {
+                self.take(&mine).map_err(failed)?;
+                continue;
+            }
+            let number =
+                name.get(1..).unwrap_or_default().parse::<i64>().map_err(|_| corrupt("their name is no time"))?;
+            let keys = self.key_rows(&mine.columns()[2..]).map_err(failed)?;
+            let [firsts, lasts] = [0, 1].map(|at| mine.column(at).as_primitive::<Int64Type>().values().clone());
+            let of = self.closed.entry(number).or_default();
+            for row in 0..mine.num_rows() {
+                let key = keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
+                of.ids.push(self.index.add_closed(key, (firsts[row], lasts[row])));
+            }
+            of.rows.push(mine);
+            of.unsaved = true;
+        }
+        let by = Sessions::by(&spec).map_err(failed)?;
+        if let Some(standing) = &mut self.standing {
+            for pile in self.piles.values_mut() {
+                let (rows, ids) = pile.runs.results(&spec, by, &mut self.index).map_err(failed)?;
+                standing.change(&rows, &ids).map_err(failed)?;
+                ids.iter().for_each(|id| self.index.session(*id).dirty = false);
+            }
+        }
+        Ok(())
+    }
+
+    fn late_rows(&self) -> u64 {
+        self.late
+    }
+}

@@ -1,0 +1,13 @@
+//! GROUP BY over sessions on a stream, in two operators: [`SessionPartialFactory`] makes runs of the rows of a lane,
+//! [`SessionFactory`] joins the runs of a key to sessions.
+//!
+//! **Invariant:** which rows make a session follows from their keys and times; runs are only a shorter way to say them.
+
+mod finish;
+mod index;
+mod partial;
+mod runs;
+mod standing;
+
+pub(in crate::stream) use finish::SessionFactory;
+pub(in crate::stream) use partial::SessionPartialFactory;
