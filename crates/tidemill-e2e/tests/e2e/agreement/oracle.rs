@@ -98,15 +98,27 @@ fn with_bounds(table: &str, start: &str, end: &str) -> String {
     format!("(SELECT *, {} AS window_start, {} AS window_end FROM {table})", micros(start), micros(end))
 }
 
-/// So many windows back from the last one, as far as they still hold the time.
+/// The last window and those before it, as far as they still hold the time.
 fn hop(table: &str, column: &str, slide: &str, size: &str) -> String {
     let last = bin(slide, column);
-    let back = format!(
-        "(SELECT t.*, s.back, {last} AS last FROM {table} AS t CROSS JOIN (SELECT value AS back FROM generate_series(0, 100)) AS s)"
-    );
-    let start = format!("(last - {slide} * back)");
-    let rows = with_bounds(&format!("{back} WHERE {column} < {start} + {size}"), &start, &format!("{start} + {size}"));
-    format!("(SELECT * EXCEPT (back, last) FROM {rows})")
+    let (step, length) = (seconds(slide), seconds(size));
+    let back: Vec<String> = (0..=length / step).map(|n| format!("(INTERVAL '{} seconds')", n * step)).collect();
+    let back = format!("(VALUES {}) AS s(back)", back.join(", "));
+    let rows = format!("(SELECT t.*, s.back, {last} AS last FROM {table} AS t CROSS JOIN {back})");
+    let start = "(last - back)";
+    let rows = format!("{rows} WHERE {column} < {start} + {size}");
+    format!("(SELECT * EXCEPT (back, last) FROM {})", with_bounds(&rows, start, &format!("{start} + {size}")))
+}
+
+fn seconds(interval: &str) -> u64 {
+    let length = interval.split('\'').nth(1).expect("a quoted interval");
+    let (number, unit) = length.split_once(' ').expect("a number and a unit");
+    let number: u64 = number.parse().expect("a number");
+    match unit {
+        "second" | "seconds" => number,
+        "minute" | "minutes" => number * 60,
+        other => panic!("the oracle does not know hops in {other}"),
+    }
 }
 
 /// Rows that come a gap after their predecessor begin sessions, which are numbered by counting those.

@@ -219,6 +219,9 @@ impl WindowBy {
     }
 
     /// How many windows that begin before `open` rows told apart by this start are in.
+    ///
+    /// Of panes that is the lane's view: another lane's watermark may still hold such a window open, which then counts
+    /// the row though it is counted as late here.
     pub(super) fn closed_windows(&self, start: i64, open: i64) -> u64 {
         match self.panes {
             true => self.size.starts_at(start).take_while(|start| *start < open).count() as u64,
