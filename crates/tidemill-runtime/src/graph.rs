@@ -88,6 +88,8 @@ pub struct SourceTime {
     pub idle: Duration,
     /// Rows further ahead of the clock do not move the watermark; `None` trusts every row.
     pub max_future: Option<Duration>,
+    /// How far ahead of the split that is furthest behind, in all sources, a split may be read; `None` for any distance.
+    pub max_skew: Option<Duration>,
     /// The pipeline's first instant.
     pub start: Option<Timestamp>,
 }

@@ -147,6 +147,23 @@ impl Board {
         self.idle
     }
 
+    /// Where the split stands that is furthest behind among those that may give a row when they are asked: event time
+    /// less the delay. Whoever waits for it does not wait for ever, since a split at its end is not among them, nor a
+    /// file that no lane has begun. `None` when there is no such split, or the source tells no time.
+    pub(crate) fn furthest_behind(&self) -> Option<i64> {
+        let delay = self.time.as_ref()?.delay;
+        let reading = self.entries.values().filter(|entry| match entry.holder {
+            Holder::Lane(_) => entry.at_end_since.is_none(),
+            Holder::Waiting => !entry.split.finite,
+            Holder::Nobody => false,
+        });
+        let stands = |entry: &Entry| match entry.progress.newest {
+            Some(newest) => behind(newest, delay),
+            None => entry.split.min_event_time.unwrap_or(i64::MIN),
+        };
+        reading.map(stands).min()
+    }
+
     fn candidate(&mut self, now: Timestamp) -> Watermark {
         if self.is_finished() {
             return Watermark::MAX;
@@ -178,6 +195,11 @@ impl Board {
     }
 }
 
+/// An event time less a delay.
+pub(crate) fn behind(newest: i64, delay: Duration) -> i64 {
+    newest.saturating_sub(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX))
+}
+
 fn is_idle(entry: &Entry, now: Timestamp, idle_after: Duration, once: bool) -> bool {
     match entry.at_end_since {
         None => false,
@@ -191,7 +213,13 @@ mod tests {
     use super::*;
 
     fn time() -> SourceTime {
-        SourceTime { delay: Duration::from_micros(10), idle: Duration::from_micros(100), max_future: None, start: None }
+        SourceTime {
+            delay: Duration::from_micros(10),
+            idle: Duration::from_micros(100),
+            max_future: None,
+            max_skew: None,
+            start: None,
+        }
     }
 
     fn split(name: &str, finite: bool) -> Split {
@@ -219,6 +247,21 @@ mod tests {
         assert_eq!(board.watermark(Timestamp(101)), Watermark(990), "and never regresses");
         read(&mut board, "a", Some(3000), false, None);
         assert_eq!(board.watermark(Timestamp(102)), Watermark(990), "b votes again");
+    }
+
+    #[test]
+    fn who_is_furthest_behind_is_asked_of_those_that_may_give_rows() {
+        let mut board = Board::new(Boundedness::Unbounded, Some(time()), false, &SourceProgress::default());
+        board.list(vec![split("a", false), split("b", false)]);
+        assert_eq!(board.furthest_behind(), Some(i64::MIN), "a lane will claim them");
+        assert!(board.claim(0, 1, false).is_some() && board.claim(0, 1, false).is_some());
+        read(&mut board, "a", Some(1000), false, None);
+        read(&mut board, "b", Some(500), false, None);
+        assert_eq!(board.furthest_behind(), Some(490));
+        read(&mut board, "b", Some(500), false, Some(7));
+        assert_eq!(board.furthest_behind(), Some(990), "b has nothing now");
+        read(&mut board, "a", Some(1000), false, Some(8));
+        assert_eq!(board.furthest_behind(), None);
     }
 
     #[test]

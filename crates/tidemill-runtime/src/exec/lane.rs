@@ -90,7 +90,8 @@ impl Lane {
                         .get(&number)
                         .ok_or_else(|| Error::internal(format!("source {} has no board", node.name)))?;
                     let clock = Arc::clone(&job.clock);
-                    let driver = SourceDriver::new(source.clone(), Arc::clone(board), clock, (lane, lanes), to_present);
+                    let (board, boards) = (Arc::clone(board), shared.boards.values().cloned().collect());
+                    let driver = SourceDriver::new(source.clone(), board, boards, clock, (lane, lanes), to_present);
                     Work::Source(Box::new(driver))
                 }
                 NodeKind::Operator(factory) => Work::Operator(factory.create(lane, lanes)?),

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use tidemill_checkpoint::{Counters, SplitProgress};
 use tidemill_model::{Clock, Result, SplitId, Timestamp, Watermark};
 
-use super::board::Board;
+use super::board::{Board, behind};
 use super::exchange::lock;
 use crate::{DeadLetter, Intake, Pull, SourceBatch, SourceNode, Split, SplitReader};
 
@@ -33,6 +33,8 @@ pub(crate) enum Pulled {
 pub(crate) struct SourceDriver {
     node: SourceNode,
     board: Arc<Mutex<Board>>,
+    /// The boards of all sources, to stay beside each other by.
+    boards: Vec<Arc<Mutex<Board>>>,
     clock: Arc<dyn Clock>,
     lane: usize,
     lanes: usize,
@@ -51,6 +53,7 @@ impl SourceDriver {
     pub(crate) fn new(
         node: SourceNode,
         board: Arc<Mutex<Board>>,
+        boards: Vec<Arc<Mutex<Board>>>,
         clock: Arc<dyn Clock>,
         (lane, lanes): (usize, usize),
         to_present: bool,
@@ -58,6 +61,7 @@ impl SourceDriver {
         SourceDriver {
             node,
             board,
+            boards,
             clock,
             lane,
             lanes,
@@ -87,7 +91,10 @@ impl SourceDriver {
             self.claim()?;
             // A reader at its present end is asked again only in a new tick; when rows are followed as they come,
             // each reader is asked again once the others had their turn.
-            let ready = self.open.iter().enumerate().filter(|(_, open)| !open.done_for_now);
+            let furthest = self.furthest_time();
+            let may =
+                |open: &OpenSplit| !open.done_for_now && furthest.is_none_or(|most| open.progress.newest <= Some(most));
+            let ready = self.open.iter().enumerate().filter(|(_, open)| may(open));
             let Some(next) = ready.min_by_key(|(_, open)| open.progress.newest).map(|(i, _)| i) else {
                 if !self.to_present {
                     self.open.iter_mut().for_each(|open| open.done_for_now = false);
@@ -115,6 +122,16 @@ impl SourceDriver {
                 }
             }
         }
+    }
+
+    /// The event time up to which splits are read now, when sources stay beside each other: a split ahead of it waits
+    /// for the others. It changes speed only, never an answer: a watermark that is held back closes the same windows.
+    fn furthest_time(&self) -> Option<i64> {
+        let time = self.node.time.as_ref()?;
+        let skew = i64::try_from(time.max_skew?.as_micros()).unwrap_or(i64::MAX);
+        let least = self.boards.iter().filter_map(|board| lock(board).furthest_behind()).min()?;
+        // A split stands at its newest row less the delay.
+        Some(least.saturating_add(skew).saturating_sub(behind(0, time.delay)))
     }
 
     /// How many bytes of refused records wait for the end of the epoch.

@@ -84,6 +84,12 @@ pub const DATASET_OPTIONS: &[OptionSpec] = &[
         Some("1 minute"),
         "How far ahead of the clock an event time may move the watermark, or none.",
     ),
+    OptionSpec::optional(
+        "max_skew",
+        OptionKind::SpanOrNone,
+        Some("none"),
+        "How far ahead in event time of the split that is furthest behind, in all sources of a stream, splits of this one are read, or none.",
+    ),
     OptionSpec::optional("sequence", OptionKind::Text, None, "The column that orders versions of a row, for upsert."),
     OptionSpec::optional("time_column", OptionKind::Text, None, "The target's event-time column, for replace."),
 ];

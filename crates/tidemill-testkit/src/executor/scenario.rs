@@ -52,6 +52,8 @@ pub struct Scenario {
     pub list_lag: Duration,
     /// Whether the sink of rows publishes part by part (as files do) instead of all at once (as a transaction does).
     pub piecemeal: bool,
+    /// How far ahead of the others a split may be read.
+    pub max_skew: Option<Duration>,
 }
 
 /// What a source is made of.
@@ -102,6 +104,7 @@ impl Scenario {
             rivals: if r.u32(0..4) == 0 { r.u32(1..4) } else { 0 },
             list_lag: if r.u32(0..4) == 0 { Duration::from_millis(r.u64(1..2_000)) } else { Duration::ZERO },
             piecemeal: r.bool(),
+            max_skew: (r.u32(0..3) == 0).then(|| Duration::from_millis(r.u64(0..2_000))),
         }
     }
 

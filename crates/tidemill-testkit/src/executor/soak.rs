@@ -161,8 +161,13 @@ pub fn soak(days: u64, per_minute: u64) -> Result<Soak> {
 
 fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) -> Job {
     let mut graph = Graph::default();
-    let time =
-        SourceTime { delay: Duration::from_secs(5), idle: Duration::from_secs(60), max_future: None, start: None };
+    let time = SourceTime {
+        delay: Duration::from_secs(5),
+        idle: Duration::from_secs(60),
+        max_future: None,
+        max_skew: None,
+        start: None,
+    };
     let source = graph.add(
         "days",
         NodeKind::Source(SourceNode {

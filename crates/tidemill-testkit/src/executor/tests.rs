@@ -72,6 +72,7 @@ fn calm(limits: impl FnOnce(&mut Scenario)) -> (World, Rng) {
         rivals: 0,
         list_lag: Duration::ZERO,
         piecemeal: false,
+        max_skew: None,
         seed: 1,
     };
     limits(&mut scenario);
@@ -139,4 +140,46 @@ fn a_commit_that_takes_minutes_stops_the_reading_at_the_bound_of_an_epoch() {
     go_on(&mut world, &mut running, &mut random, Duration::from_secs(150));
     assert_eq!(running.process.reads(), read, "reading has stopped");
     end(world, running, &mut random);
+}
+
+/// How far apart two splits of an hour of backlog are at the ends of epochs, when one lane is much slower than the other.
+fn spread(max_skew: Option<Duration>) -> Duration {
+    let (world, mut random) = calm(|scenario| {
+        scenario.max_skew = max_skew;
+        scenario.sources = vec![Kind::Endless, Kind::Endless];
+        scenario.splits = 2;
+        scenario.rows = 0;
+    });
+    let begin = world.clock.now().0;
+    for (source, topic) in world.topics.iter().enumerate() {
+        for number in 0..3_600_i64 {
+            for split in 0..2 {
+                let id = 1_000 + (number * 2 + source as i64) * 2 + split as i64;
+                topic.push(split, super::topic::Row { id, key: id % 7, at: Some(begin + number * 1_000_000) });
+            }
+        }
+    }
+    let mut running = start(&world, &mut random);
+    let mut most = 0;
+    for turn in 0..20_000_u32 {
+        world.clock.advance(Duration::from_millis(random.u64(0..10)));
+        // The second lane has one turn in ten.
+        let actor = if turn % 30 == 0 { 1 } else { [0, 2][random.usize(0..2)] };
+        running.step_actor(actor, world.clock.now()).expect("nothing fails");
+        let Some(manifest) = world.disk.newest() else { continue };
+        let newest: Vec<i64> =
+            manifest.sources.values().flat_map(|s| s.splits.values()).map(|s| s.newest.unwrap_or(begin)).collect();
+        let (least, greatest) = (newest.iter().min(), newest.iter().max());
+        most = most.max(greatest.zip(least).map_or(0, |(greatest, least)| greatest - least));
+    }
+    end(world, running, &mut random);
+    Duration::from_micros(most as u64)
+}
+
+#[test]
+fn splits_stay_beside_each_other_when_asked_to() {
+    assert!(spread(None) > Duration::from_secs(600), "a fast lane runs ahead");
+    // One pull goes beyond: twenty rows of a second.
+    let skew = Duration::from_secs(60);
+    assert!(spread(Some(skew)) <= skew + Duration::from_secs(20));
 }

@@ -168,6 +168,7 @@ impl World {
                 delay: self.scenario.disorder,
                 idle: self.scenario.idle,
                 max_future: None,
+                max_skew: self.scenario.max_skew,
                 start: None,
             }),
             schema: gated_schema(),

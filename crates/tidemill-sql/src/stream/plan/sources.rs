@@ -101,6 +101,7 @@ impl Builder<'_> {
             delay: clause.delay,
             idle: settings.span("idle").ok_or_else(missing)?,
             max_future: settings.span("max_future"),
+            max_skew: settings.span("max_skew"),
             start: self.pipeline.start,
         }))
     }
