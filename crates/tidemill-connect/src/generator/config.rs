@@ -182,7 +182,7 @@ impl GeneratorConfig {
         let (is_orders, is_nexmark) = (matches!(model, Model::Orders(_)), matches!(model, Model::Nexmark(_)));
         let foreign = |name: &&&str| match **name {
             "table" => !is_nexmark,
-            name => !is_orders && !(is_nexmark && NEXMARK_TOO.contains(&name)),
+            name => !(is_orders || is_nexmark && NEXMARK_TOO.contains(&name)),
         };
         let given = ORDERS_ONLY.iter().chain(&["table"]).filter(foreign).find(|name| settings.text(name).is_some());
         if let Some(name) = given {

@@ -218,13 +218,13 @@ impl NexmarkModel {
         let mut draws = Draws::of(self.seed, event);
         let (who, what, through, url) = (draws.next(), draws.next(), draws.next(), draws.next());
         let last = event / CYCLE * AUCTIONS + AUCTIONS - 1;
-        let auction = if high(what) % 2 > 0 {
+        let auction = if !high(what).is_multiple_of(2) {
             last / HOT * HOT
         } else {
             let first = last.saturating_sub(OPEN_AUCTIONS);
             first + below(last - first + 1, low(what))
         };
-        let channel = if high(through) % 2 > 0 {
+        let channel = if !high(through).is_multiple_of(2) {
             Channel::Hot(pick(&HOT_CHANNELS, low(through)))
         } else {
             Channel::Other { number: below(CHANNELS, low(through)), named: high(through) % 20 > 1 }
@@ -247,7 +247,7 @@ impl NexmarkModel {
     /// Someone who is there at an event: three of four times the hot one, which is the `hot`th of its hundred.
     fn someone(&self, event: u64, bits: u64, hot: u64) -> u64 {
         let last = event / CYCLE;
-        if high(bits) % 4 > 0 {
+        if !high(bits).is_multiple_of(4) {
             return (last / HOT * HOT + hot).min(last);
         }
         let active = (last + 1).min(ACTIVE_PEOPLE);

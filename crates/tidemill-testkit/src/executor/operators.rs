@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
-use tidemill_model::{Epoch, Error, Kind, Result, Timestamp, Watermark};
+use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
 use tidemill_runtime::{
     Accepted, Batch, DeadLetter, GONE, Gate, Operator, OperatorFactory, Output, Route, StateChunk, WEIGHT,
 };
@@ -138,7 +138,7 @@ impl Operator for Totals {
             let (keys, counts, sums) = (numbers(&rows, 0), numbers(&rows, 1), numbers(&rows, 2));
             for (row, key) in keys.into_iter().enumerate().filter(|(row, _)| owner[*row] == lane) {
                 if self.by_key.insert(key, (counts[row], sums[row])).is_some() {
-                    return Err(Error::new(Kind::Corrupt, "X001", format!("key {key} is in `{name}` and elsewhere")));
+                    return Err(Error::internal(format!("key {key} is in `{name}` and elsewhere")));
                 }
                 // The first snapshot after a start is all there is.
                 self.dirty.insert(key.rem_euclid(BUCKETS));
@@ -240,7 +240,7 @@ impl Operator for Windows {
             for (row, key) in keys.into_iter().enumerate().filter(|(row, _)| owner[*row] == lane) {
                 let window = self.open.entry(starts[row]).or_default();
                 if window.insert(key, counts[row]).is_some() {
-                    return Err(Error::new(Kind::Corrupt, "X001", format!("key {key} is in `{name}` and elsewhere")));
+                    return Err(Error::internal(format!("key {key} is in `{name}` and elsewhere")));
                 }
                 self.changed.insert(starts[row]);
             }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use serde_json::Value;
-use tidemill_model::{Epoch, Error, Kind, Result};
+use tidemill_model::{Epoch, Error, Result};
 use tidemill_runtime::{Batch, Committable, Sink, SinkCommitter, SinkWriter};
 
 use super::weather::Process;
@@ -83,7 +83,7 @@ impl Table {
                 continue;
             }
             let Some(staged) = inner.staged.remove(name) else {
-                return Err(Error::new(Kind::Corrupt, "X001", format!("staged part {name} of epoch {epoch} is gone")));
+                return Err(Error::internal(format!("staged part {name} of epoch {epoch} is gone")));
             };
             inner.published.insert(name.clone());
             inner.epochs.entry(epoch).or_default().extend(staged.rows);
@@ -172,7 +172,7 @@ impl SinkCommitter for Committer {
             let mut inner = self.table.inner();
             if inner.done > epoch {
                 let message = format!("the table has epoch {}, the pipeline only {epoch}", inner.done);
-                return Err(Error::new(Kind::Corrupt, "X001", message));
+                return Err(Error::internal(message));
             }
             inner.staged.retain(|_, staged| staged.machine != machine || staged.epoch <= epoch);
             Ok(())
