@@ -120,7 +120,8 @@ pub async fn run_interval(
     let epoch = latest.as_ref().map_or(Epoch::NONE, |manifest| manifest.epoch).next();
     let has_streamed = latest.as_ref().is_some_and(|m| m.sources.values().any(|source| !source.splits.is_empty()));
 
-    let mut work = Work { catalog, engine: &engine, pipeline, interval, context, epoch };
+    let through = latest.as_ref().and_then(|m| m.ledger.entries().iter().map(|entry| entry.interval.end).max());
+    let mut work = Work { catalog, engine: &engine, pipeline, interval, through, context, epoch };
     let mut targets = Vec::new();
     let mut staged = Vec::new();
     for step in &steps {
@@ -318,6 +319,8 @@ struct Work<'a> {
     engine: &'a Engine,
     pipeline: &'a Pipeline,
     interval: Interval,
+    /// The end of the latest interval that is done.
+    through: Option<Timestamp>,
     context: &'a RunContext,
     epoch: Epoch,
 }
@@ -334,7 +337,7 @@ impl Work<'_> {
         let place = &step.insert.place;
         let lift = |e| from_datafusion(&e, place);
         let plan = self.plan(step.insert, &datasets)?;
-        let owned = owned(plan, self.interval, self.catalog.project()).map_err(lift)?;
+        let owned = owned(plan, self.interval, self.through, self.catalog.project()).map_err(lift)?;
         can_write(&step.target, place, &owned, self.interval)?;
         let physical = self.engine.physical(&self.guarded(&owned.plan, step).map_err(lift)?).await.map_err(lift)?;
         let task = self.engine.task();

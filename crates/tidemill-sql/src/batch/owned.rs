@@ -35,8 +35,14 @@ pub(super) struct Owned {
     pub(super) whole: Option<String>,
 }
 
-/// Restricts a plan, which is neither analysed nor optimised, to an interval.
-pub(super) fn owned(plan: LogicalPlan, interval: Interval, project: &Project) -> Result<Owned> {
+/// Restricts a plan, which is neither analysed nor optimised, to an interval. `done` is the end of the latest interval
+/// that is done: results that belong to no interval are not set back behind it by an earlier one that runs again.
+pub(super) fn owned(
+    plan: LogicalPlan,
+    interval: Interval,
+    done: Option<Timestamp>,
+    project: &Project,
+) -> Result<Owned> {
     let seen = examine(&plan, project)?;
     let mut times = times(&plan, project);
     if seen.paired {
@@ -45,7 +51,7 @@ pub(super) fn owned(plan: LogicalPlan, interval: Interval, project: &Project) ->
     }
     let whole = seen.whole.or_else(|| (!seen.event).then(|| "it reads no dataset with event time".to_owned()));
     if whole.is_some() {
-        let all = Interval { start: Timestamp(i64::MIN), end: interval.end };
+        let all = Interval { start: Timestamp(i64::MIN), end: interval.end.max(done.unwrap_or(interval.end)) };
         let plan = plan.transform_up_with_subqueries(|node| scan_within(node, all))?;
         return Ok(Owned { plan: plan.data, from: None, times, whole });
     }

@@ -13,7 +13,6 @@
 //! -- @approximate p95 0.03             a column that may differ by that share
 //! -- @late n                           late rows come: the sum of column n and the late rows are all rows
 //! -- @sequence id                      the column that orders the versions of a key, for `upsert`
-//! -- @waits                            rows are only given out when time has passed them, though there is no window
 //! -- @live                           its rows belong to no interval, so there is no run of one
 //! -- @waits                            its rows are given out when time has passed them, in a view too
 //! -- @oracle                           the lines up to `-- @query` are the query as plain DataFusion understands it
@@ -66,8 +65,6 @@ pub(crate) struct Case {
     pub(crate) late: Option<String>,
     /// The column that orders versions, for `upsert`.
     pub(crate) sequence: Option<String>,
-    /// Whether rows wait for time without a window.
-    pub(crate) waits: bool,
     /// Whether only live triggers can run it.
     pub(crate) live: bool,
     /// Whether a view too shows only what time has passed.
