@@ -5,10 +5,12 @@
 pub mod cli;
 mod engine;
 mod registry;
+mod verify;
 mod workspace;
 mod world;
 
 pub use engine::{Live, RunOptions, interval};
 pub use registry::registry;
+pub use verify::{Verification, verify};
 pub use workspace::Workspace;
 pub use world::{SystemClock, variable};

@@ -13,3 +13,4 @@ mod cli;
 mod demo;
 mod kill;
 mod knobs;
+mod verify;

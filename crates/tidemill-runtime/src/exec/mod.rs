@@ -17,6 +17,7 @@ mod persist;
 mod progress;
 mod pull;
 mod ticks;
+mod unread;
 mod views;
 mod wiring;
 
@@ -25,4 +26,5 @@ pub use driver::run;
 pub use job::{Dataflow, Job, Limits, StopFlag, ViewNode, orphaned};
 pub use lane::Lane;
 pub use progress::{Latencies, Progress, Snapshot, SplitStatus};
+pub use unread::{Unread, unread};
 pub use views::{ViewRows, Views};

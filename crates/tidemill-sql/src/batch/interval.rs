@@ -240,7 +240,7 @@ fn refuse_volatile(plan: &LogicalPlan, place: &Place) -> Result<()> {
 }
 
 /// Refuses materialized views, as a stream does.
-fn no_views(catalog: &Catalog, name: &TableReference) -> Result<Option<Arc<dyn TableSource>>> {
+pub(super) fn no_views(catalog: &Catalog, name: &TableReference) -> Result<Option<Arc<dyn TableSource>>> {
     if !catalog.project().materialized.contains_key(name.table()) {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! Bounded work on DataFusion: runs of intervals and ad hoc queries. Entry points: [`run_interval`], [`query`].
+//! Bounded work on DataFusion: runs of intervals and ad hoc queries. Entry points: [`run_interval`], [`query`], [`verify`].
 //!
 //! **Invariant:** a bounded query sees the rows that a stream would accept, through the same sources, formats and
 //! gates, and writes through the same sinks.
@@ -23,6 +23,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod verify;
 mod views;
 mod writing;
 
@@ -33,4 +34,5 @@ pub use planned::{PlannedTarget, plan_interval};
 pub use progress::BatchProgress;
 pub use query::{Answer, query};
 pub use unwritten::Unwritten;
+pub use verify::{Compared, Difference, DifferenceSide, Differences, Verified, Verifying, moved_on, verify};
 pub use views::{Stored, ViewSource};

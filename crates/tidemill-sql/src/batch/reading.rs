@@ -179,7 +179,9 @@ impl Gathered {
         for letter in &dead {
             inner.counters.count_dead(&letter.dataset, &letter.reason);
         }
-        inner.dead.extend(dead);
+        if !self.only_counts {
+            inner.dead.extend(dead);
+        }
     }
 
     /// Ends a scan when the run was asked to stop.

@@ -115,6 +115,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 1)]
         show: usize,
     },
+    /// Compute anew what a pipeline serves and has written, and show what differs by key
+    Verify {
+        /// The pipeline
+        pipeline: String,
+    },
     /// Print a generated page of the reference
     #[command(hide = true)]
     Reference {

@@ -17,6 +17,7 @@ mod rows;
 mod run;
 mod status;
 mod story;
+mod verify;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ async fn execute(arguments: &Arguments, output: &Output) -> Outcome<ExitCode> {
             let asked = Asked::read(command).map_err(Failure::Usage)?;
             let workspace = open(&arguments.common)?;
             let done = Box::pin(in_project(&workspace, command, asked, output)).await;
-            done.map_err(|failure| failure.with_state(&workspace))?;
+            return done.map_err(|failure| failure.with_state(&workspace));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -95,24 +96,28 @@ impl Asked {
 }
 
 /// The commands that are about a project.
-async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, output: &Output) -> Outcome {
+async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, output: &Output) -> Outcome<ExitCode> {
     match command {
-        Command::Init { .. } | Command::Demo { .. } | Command::Reference { .. } => Ok(()),
-        Command::Plan { pipeline } => plan::plan(workspace, pipeline.as_deref(), output),
+        Command::Init { .. } | Command::Demo { .. } | Command::Reference { .. } => {}
+        Command::Plan { pipeline } => plan::plan(workspace, pipeline.as_deref(), output)?,
         Command::Run { pipeline, lanes, serve, .. } => {
             let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
             match asked.interval {
-                Some(interval) => Ok(Box::pin(run::interval(workspace, pipeline, interval, output)).await?),
+                Some(interval) => Box::pin(run::interval(workspace, pipeline, interval, output)).await?,
                 None => {
                     let lanes = lanes.map(|lanes| lanes.get());
-                    Box::pin(run::live(workspace, pipeline, asked.trigger, lanes, *serve, output)).await
+                    Box::pin(run::live(workspace, pipeline, asked.trigger, lanes, *serve, output)).await?;
                 }
             }
         }
-        Command::Query { sql } => Ok(Box::pin(query::query(workspace, sql, output)).await?),
-        Command::Status { pipeline } => status::status(workspace, pipeline.as_deref(), output),
-        Command::DeadLetters { pipeline, show } => dead_letters::dead_letters(workspace, pipeline, *show, output),
+        Command::Query { sql } => Box::pin(query::query(workspace, sql, output)).await?,
+        Command::Status { pipeline } => status::status(workspace, pipeline.as_deref(), output)?,
+        Command::DeadLetters { pipeline, show } => {
+            dead_letters::dead_letters(workspace, pipeline, *show, output)?;
+        }
+        Command::Verify { pipeline } => return Box::pin(verify::verify(workspace, pipeline, output)).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Opens the project that the command is about.

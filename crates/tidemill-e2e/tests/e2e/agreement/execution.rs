@@ -125,7 +125,8 @@ impl Bench<'_> {
         setup.add_pipeline(self.case, target, &schema_of(&self.answer), written).map_err(told)?;
         let outcome = self.run(&setup, (target, way), closes, &mut random).map_err(told)?;
         let unbounded = !batch && !matches!(reading, Reading::AllFiles(_));
-        match self.compare(&outcome, matches!(way, Way::Intervals { .. }), closes, unbounded) {
+        let difference = self.compare(&outcome, matches!(way, Way::Intervals { .. }), closes, unbounded);
+        match difference.or_else(|| self.verify(&setup, &outcome)) {
             None => Ok(outcome),
             Some(difference) => {
                 let (deaths, folder) = (outcome.deaths, setup.folder.keep());
@@ -244,6 +245,23 @@ impl Bench<'_> {
         }
         let rows = |batches: &[RecordBatch]| Multiset::of(batches, &case.tolerances).expect("rows can be shown");
         rows(&outcome.answer).difference(&rows(&self.answer))
+    }
+
+    /// The product's own comparison must say the same as the oracle.
+    fn verify(&self, setup: &Setup, outcome: &Outcome) -> Option<String> {
+        let verified = setup.open().and_then(|workspace| {
+            self.runtime.block_on(Box::pin(tidemill::verify(&workspace, "p", &StopFlag::default())))
+        });
+        match verified {
+            Err(error) => Some(format!("verify: {error} {:?}", error.facts())),
+            Ok(verified) if outcome.counters.rows_late > 0 => {
+                (verified.late == 0).then(|| "verify: late rows are not told".to_owned())
+            }
+            Ok(verified) => {
+                let equal = verified.compared() == 1 && verified.differences() == 0;
+                (!equal).then(|| format!("verify: {:#?}", verified.targets))
+            }
+        }
     }
 
     /// With late rows the answer depends on the order of arrival, but no row is lost silently or counted twice.
