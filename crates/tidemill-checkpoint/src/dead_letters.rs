@@ -4,6 +4,7 @@
 //! ```text
 //! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>.arrow                  of a stream's epoch
 //! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>_<start>_<end>.arrow    of an interval's run, microseconds
+//! pipelines/<pipeline>/late/<dataset>/<20 digits>.arrow                          late rows of a stream's epoch
 //! ```
 //!
 //! **Invariant:** a file counts only while its epoch is at or below the newest manifest, and the file of an interval
@@ -59,13 +60,38 @@ impl Checkpoints {
         self.store().get(file)
     }
 
+    /// Writes the rows that came late on their way to a table or view in a stream's epoch; a second call for the same
+    /// epoch replaces them.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn write_late_rows(&self, dataset: &str, epoch: Epoch, bytes: &[u8]) -> Result<()> {
+        self.store().put(&format!("{}{:020}.arrow", self.late_folder(dataset), epoch.0), bytes)
+    }
+
+    /// The files that hold the late rows of a table or view as of an epoch, oldest first; they are read by
+    /// [`Checkpoints::read_dead_letters`].
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub fn late_files(&self, dataset: &str, up_to: Epoch) -> Result<Vec<String>> {
+        let names = self.store().list(&self.late_folder(dataset))?;
+        Ok(names.into_iter().filter(|name| epoch_of(name).is_some_and(|epoch| epoch <= up_to)).collect())
+    }
+
     pub(crate) fn remove_dead_letters_after(&self, epoch: Epoch) -> Result<()> {
-        for name in self.store().list(&format!("{}/dead_letters/", self.root()))? {
-            if epoch_of(&name).is_some_and(|of| of > epoch) {
-                self.store().delete(&name)?;
+        for kind in ["dead_letters", "late"] {
+            for name in self.store().list(&format!("{}/{kind}/", self.root()))? {
+                if epoch_of(&name).is_some_and(|of| of > epoch) {
+                    self.store().delete(&name)?;
+                }
             }
         }
         Ok(())
+    }
+
+    fn late_folder(&self, dataset: &str) -> String {
+        format!("{}/late/{}/", self.root(), name_part(dataset))
     }
 
     fn dead_letter_folder(&self, dataset: &str) -> String {
@@ -109,6 +135,19 @@ mod tests {
         let files = checkpoints.dead_letter_files("orders", Epoch(up_to)).expect("lists");
         let read = |file: &String| checkpoints.read_dead_letters(file).expect("reads").expect("is there");
         files.iter().map(|file| String::from_utf8_lossy(&read(file)).into_owned()).collect()
+    }
+
+    #[test]
+    fn late_rows_count_with_their_epoch() {
+        let checkpoints = Checkpoints::new(Arc::new(Memory::new()), "p");
+        for epoch in [1, 3] {
+            checkpoints.write_late_rows("per_minute", Epoch(epoch), b"rows").expect("writes");
+        }
+        checkpoints.write_late_rows("per_hour", Epoch(1), b"rows").expect("writes");
+        let files = |up_to| checkpoints.late_files("per_minute", Epoch(up_to)).expect("lists").len();
+        assert_eq!((files(0), files(2), files(3)), (0, 1, 2));
+        checkpoints.clean_after(Epoch(2)).expect("cleans");
+        assert_eq!(files(9), 1);
     }
 
     #[test]

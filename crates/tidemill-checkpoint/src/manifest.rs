@@ -62,6 +62,15 @@ pub struct SplitProgress {
     /// Whether it will never give a row again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+    /// Whether it has an end of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finite: bool,
+    /// Whether it had no rows for so long that it does not hold time back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
+    /// Since when its reader stands at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_end_since: Option<Timestamp>,
     /// When the last row was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_row_at: Option<Timestamp>,
@@ -127,6 +136,9 @@ pub struct Counters {
     /// Rows whose window had closed.
     #[serde(default)]
     pub rows_late: u64,
+    /// Operator node to how many of them it left out; a row counts for each window that it came too late for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub late_by_step: BTreeMap<String, u64>,
     /// Rows left out by DROP policies.
     #[serde(default)]
     pub rows_dropped: u64,
@@ -148,6 +160,9 @@ impl Counters {
         self.rows_accepted += other.rows_accepted;
         self.rows_written += other.rows_written;
         self.rows_late += other.rows_late;
+        for (step, rows) in &other.late_by_step {
+            *self.late_by_step.entry(step.clone()).or_default() += rows;
+        }
         self.rows_dropped += other.rows_dropped;
         self.rows_warned += other.rows_warned;
         self.rows_before_start += other.rows_before_start;
@@ -157,6 +172,12 @@ impl Counters {
                 *mine.entry(reason.clone()).or_default() += count;
             }
         }
+    }
+
+    /// Counts rows that a step left out as late.
+    pub fn count_late(&mut self, step: &str, rows: u64) {
+        self.rows_late += rows;
+        *self.late_by_step.entry(step.to_owned()).or_default() += rows;
     }
 
     /// Counts one dead letter.

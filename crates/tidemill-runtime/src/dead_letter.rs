@@ -60,6 +60,23 @@ pub fn row_as_json(rows: &RecordBatch, row: usize) -> String {
     serde_json::Value::Object(values.collect()).to_string()
 }
 
+/// Each row of a batch as [`row_as_json`] writes it.
+#[must_use]
+pub fn rows_as_json(rows: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default();
+    let schema = rows.schema();
+    let columns: Vec<_> = rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).ok()).collect();
+    let one = |row: usize| {
+        let values = schema.fields().iter().zip(rows.columns()).zip(&columns).map(|((field, column), formatter)| {
+            let formatter = formatter.as_ref().filter(|_| column.is_valid(row));
+            let text = formatter.map(|f| serde_json::Value::String(f.value(row).to_string()));
+            (field.name().clone(), text.unwrap_or(serde_json::Value::Null))
+        });
+        serde_json::Value::Object(values.collect()).to_string()
+    };
+    (0..rows.num_rows()).map(one).collect()
+}
+
 /// The schema of every `NAME.dead_letters` table.
 #[must_use]
 pub fn dead_letter_schema() -> SchemaRef {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use tidemill_model::{Epoch, Result, Watermark};
 
-use crate::{Batch, DeadLetter};
+use crate::{Batch, DeadLetter, LateRow};
 
 /// One step of a dataflow on one lane.
 ///
@@ -93,6 +93,8 @@ pub struct Output {
     pub batches: Vec<Batch>,
     /// Rows that an expression failed on; they are kept with the epoch in hand.
     pub dead: Vec<DeadLetter>,
+    /// Rows that came late, where they are kept; they are counted by [`Operator::late_rows`] in any case.
+    pub late: Vec<LateRow>,
     /// Set by an operator in `on_watermark` to hold time back for what is downstream, and in `on_input_watermark` and
     /// `before_barrier` to let it go on when it has caught up with what it held back.
     pub watermark: Option<Watermark>,

@@ -3,6 +3,8 @@
 //! **Invariant:** it is refused unless the newest epoch has read all that its sources have and nobody runs the pipeline
 //! meanwhile, so that a difference is one of results and never one of time.
 
+use std::collections::BTreeMap;
+
 use tidemill_checkpoint::{Checkpoints, Manifest, Recovery, recover};
 use tidemill_model::{Epoch, Error, Kind, Result};
 use tidemill_runtime::NodeKind;
@@ -19,6 +21,8 @@ pub struct Verification {
     pub epoch: Epoch,
     /// How many rows the stream left out as late; the recomputation has them.
     pub late: u64,
+    /// The same by step, as far as it is on record.
+    pub late_by_step: BTreeMap<String, u64>,
     /// Each view and table.
     pub targets: Vec<Verified>,
 }
@@ -28,6 +32,17 @@ impl Verification {
     #[must_use]
     pub fn differences(&self) -> u64 {
         self.targets.iter().filter_map(|target| target.outcome.as_ref().ok()).map(|o| o.differences.total()).sum()
+    }
+
+    /// How many rows came late on their way to a target; all of them, where the steps are not on record.
+    #[must_use]
+    pub fn late_of(&self, target: &str) -> u64 {
+        let of_target = |step: &str| step.strip_prefix(target).is_some_and(|rest| rest.starts_with('.'));
+        let known: u64 = self.late_by_step.values().sum();
+        if known < self.late {
+            return self.late;
+        }
+        self.late_by_step.iter().filter(|(step, _)| of_target(step)).map(|(_, rows)| rows).sum()
     }
 
     /// How many targets were compared.
@@ -60,7 +75,8 @@ pub async fn verify(workspace: &Workspace, pipeline: &str, stop: &StopFlag) -> R
     if ready(workspace, pipeline, &checkpoints)?.epoch != manifest.epoch {
         return Err(batch::moved_on(&pipeline.name));
     }
-    Ok(Verification { epoch: manifest.epoch, late: manifest.counters.rows_late, targets })
+    let Manifest { epoch, counters, .. } = manifest;
+    Ok(Verification { epoch, late: counters.rows_late, late_by_step: counters.late_by_step, targets })
 }
 
 /// The newest epoch, if it can be verified now.

@@ -50,6 +50,13 @@ fn ran(project: &ProjectFolder, words: &[&str]) -> Ran {
     binary::run(project.path(), words)
 }
 
+/// The JSON that a command answers, which must succeed.
+fn ran_json(project: &ProjectFolder, words: &[&str]) -> serde_json::Value {
+    let ran = ran(project, &[words, &["--format", "json"]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.json()
+}
+
 /// The only file in a folder that holds this text.
 fn file_with(folder: &Path, text: &str) -> PathBuf {
     let mut found = Vec::new();
@@ -138,12 +145,46 @@ fn late_rows_make_drift_of_what_differs() {
     let late = row(5, "100.00", "us", "00:00:30") + &row(6, "1.00", "us", "00:05:00");
     project.write("in/b.jsonl", late).expect("rows");
     assert_eq!(ran(&project, &["run", "sales"]).code, Some(0));
-    let ran = ran(&project, &["verify", "sales", "--format", "json"]);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    let json = ran.json();
+    let verified = ran(&project, &["verify", "sales", "--format", "json"]);
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    let json = verified.json();
     assert_eq!(json["targets"][0]["verdict"], "drift", "{json:#}");
     let shown = &json["targets"][0]["shown"][0];
     assert_eq!(shown["values"]["n"], serde_json::json!({"stream": "1", "recomputed": "2"}), "{json:#}");
     assert!(json["rows_late"].as_u64() >= Some(1), "{json:#}");
+    let watermarks = ran_json(&project, &["watermarks", "sales"]);
+    let source = &watermarks[0]["sources"][0];
+    assert_eq!((&source["source"], &source["watermark"]), (&"orders".into(), &"2026-01-01T00:04:59Z".into()));
+    assert_eq!(source["splits"][1]["state"], "finished", "{watermarks:#}");
+    let by_step = serde_json::json!({"by_minute.partial": 1, "minutes.partial": 1});
+    assert_eq!(watermarks[0]["late_by_step"], by_step, "{watermarks:#}");
+    let late = ran_json(&project, &["query", "SELECT step, window_start, windows, row, epoch FROM minutes.late"]);
+    assert_eq!(late[0]["step"], "minutes.partial", "{late:#}");
+    assert_eq!(
+        (&late[0]["window_start"], &late[0]["windows"]),
+        (&"2026-01-01T00:00:00Z".into(), &1.into()),
+        "{late:#}"
+    );
+    assert!(
+        late[0]["row"].as_str().is_some_and(|row| row.contains("100.00"))
+            && late.as_array().is_some_and(|all| all.len() == 1)
+    );
+    assert_eq!(ran_json(&project, &["query", "SELECT * FROM kept.late"]), serde_json::json!([]));
     assert_eq!(json["targets"][2]["verdict"], "equal", "nothing is late on its way to a table row by row: {json:#}");
+}
+
+#[test]
+fn late_rows_can_be_dropped_and_are_counted() {
+    let project = sales();
+    project
+        .write("pipelines/sales.sql", SALES.replace("trigger = 'once'", "trigger = 'once', late = 'drop'"))
+        .expect("a pipeline");
+    assert_eq!(ran(&project, &["run", "sales"]).code, Some(0));
+    project.write("in/b.jsonl", row(5, "100.00", "us", "00:00:30")).expect("rows");
+    assert_eq!(ran(&project, &["run", "sales"]).code, Some(0));
+    assert_eq!(ran_json(&project, &["query", "SELECT * FROM minutes.late"]), serde_json::json!([]));
+    assert_eq!(ran_json(&project, &["watermarks", "sales"])[0]["rows_late"], 2);
+    let told = ran(&project, &["watermarks"]);
+    assert!(told.out.contains("nowhere: late = 'drop'"), "{told:?}");
+    assert_eq!(ran(&project, &["watermarks", "sale"]).code, Some(2));
 }

@@ -376,8 +376,12 @@ impl Coordinator {
         for (number, board) in &self.shared.boards {
             let name = &self.job.graph.nodes[*number].name;
             let progress = manifest.sources.entry(name.clone()).or_default();
-            for id in lock(board).entries.keys() {
-                progress.splits.entry(id.clone()).or_default();
+            for (id, entry) in &lock(board).entries {
+                let split = progress.splits.entry(id.clone()).or_default();
+                // For people who ask why time stands: as it is now, which may be a little after the epoch.
+                split.finite = entry.split.finite;
+                split.idle = entry.idle;
+                split.at_end_since = entry.at_end_since;
             }
         }
     }

@@ -13,7 +13,7 @@ use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceCut, SourceDriver};
 use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
-use crate::{Batch, Committable, DeadLetter, NodeKind, Output, StateChunk, ipc};
+use crate::{Batch, Committable, DeadLetter, LateRow, NodeKind, Output, StateChunk, ipc};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +42,12 @@ pub(crate) struct Ack {
     /// View and other operator nodes to the watermark they stand at.
     pub(crate) watermarks: BTreeMap<String, Watermark>,
     pub(crate) rows_written: u64,
-    pub(crate) rows_late: u64,
+    /// Operator node to how many rows it left out as late.
+    pub(crate) rows_late: BTreeMap<String, u64>,
     /// Rows that expressions failed on.
     pub(crate) dead: Vec<DeadLetter>,
+    /// Rows that came late, each with the node that left it out.
+    pub(crate) late: Vec<(String, LateRow)>,
     /// When rows of this epoch arrived, with how many.
     pub(crate) arrivals: Vec<(Timestamp, u64)>,
 }
@@ -106,6 +109,7 @@ impl Lane {
                 rows_written: 0,
                 dead: Vec::new(),
                 dead_bytes: 0,
+                late: Vec::new(),
             });
         }
         let incoming = wire(job, lane, lanes, queues, &mut nodes);
@@ -311,8 +315,9 @@ impl Lane {
             sinks: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             rows_written: 0,
-            rows_late: 0,
+            rows_late: BTreeMap::new(),
             dead: Vec::new(),
+            late: Vec::new(),
             arrivals: std::mem::take(&mut self.arrivals),
         });
         self.epoch_rows = 0;
@@ -443,6 +448,11 @@ impl Lane {
             node.dead_bytes += out.dead.iter().map(DeadLetter::bytes).sum::<usize>();
             node.dead.extend(out.dead);
         }
+        if !out.late.is_empty() {
+            let node = &mut self.nodes[number];
+            node.dead_bytes += out.late.iter().map(LateRow::bytes).sum::<usize>();
+            node.late.extend(out.late);
+        }
         for batch in out.batches {
             self.emit(number, Event::Rows(batch))?;
         }
@@ -454,6 +464,7 @@ impl Lane {
         let node = &mut self.nodes[number];
         let Some(ack) = &mut self.ack else { return Err(Error::internal("a barrier passed without a cut")) };
         ack.dead.append(&mut node.dead);
+        ack.late.extend(std::mem::take(&mut node.late).into_iter().map(|row| (node.name.clone(), row)));
         node.dead_bytes = 0;
         match &mut node.work {
             Some(Work::Operator(operator)) => {
@@ -465,7 +476,9 @@ impl Lane {
                 ack.state.insert(node.name.clone(), chunks);
                 ack.watermarks.insert(node.name.clone(), node.inputs.watermark());
                 let late = operator.late_rows();
-                ack.rows_late += late - node.late_before;
+                if late > node.late_before {
+                    ack.rows_late.insert(node.name.clone(), late - node.late_before);
+                }
                 node.late_before = late;
             }
             Some(Work::Sink(sink)) => {

@@ -11,6 +11,7 @@ mod coordinator;
 mod divide;
 mod driver;
 mod exchange;
+mod holding;
 mod job;
 mod lane;
 mod persist;
@@ -23,6 +24,7 @@ mod wiring;
 
 pub use coordinator::{Coordinator, Probe, Step};
 pub use driver::run;
+pub use holding::{SplitHolding, SplitTime, holding, without_rows};
 pub use job::{Dataflow, Job, Limits, StopFlag, ViewNode, orphaned};
 pub use lane::Lane;
 pub use progress::{Latencies, Progress, Snapshot, SplitStatus};

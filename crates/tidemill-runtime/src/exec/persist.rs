@@ -8,7 +8,7 @@ use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::job::ViewNode;
 use super::lane::Ack;
-use crate::{DeadLetter, ErrorLimit, dead_letter_batch, ipc};
+use crate::{DeadLetter, ErrorLimit, LateRow, dead_letter_batch, ipc, late_batch};
 
 /// What the next manifest is built from.
 pub(crate) struct Draft<'a> {
@@ -25,7 +25,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) errors: ErrorLimit,
 }
 
-/// Writes dead letters and state, and answers the manifest that makes them count, and how many bytes of state.
+/// Writes dead letters, late rows and state, and answers the manifest that makes them count, and how many bytes of state.
 ///
 /// # Errors
 /// Data, when more rows failed in expressions than may; what the store answers.
@@ -52,7 +52,9 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
     let bytes = state(&mut manifest, store, acks, from)?;
     for ack in acks.iter() {
         manifest.counters.rows_written += ack.rows_written;
-        manifest.counters.rows_late += ack.rows_late;
+        for (step, rows) in &ack.rows_late {
+            manifest.counters.count_late(step, *rows);
+        }
         for letter in &ack.dead {
             manifest.counters.count_dead(&letter.dataset, &letter.reason);
         }
@@ -62,6 +64,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         }
     }
     dead_letters(store, epoch, acks, from)?;
+    late_rows(store, epoch, acks, from)?;
     views(&mut manifest, acks, from);
     Ok((manifest, bytes))
 }
@@ -125,6 +128,18 @@ fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draf
     for (dataset, letters) in by_dataset {
         let batch = dead_letter_batch(&letters, from.pipeline, epoch.0, from.now.0)?;
         store.write_dead_letters(&dataset, epoch, &ipc::encode_batch(&batch)?)?;
+    }
+    Ok(())
+}
+
+fn late_rows(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<()> {
+    let mut by_dataset: BTreeMap<String, Vec<(String, LateRow)>> = BTreeMap::new();
+    for (step, row) in acks.iter_mut().flat_map(|ack| std::mem::take(&mut ack.late)) {
+        by_dataset.entry(row.dataset.clone()).or_default().push((step, row));
+    }
+    for (dataset, rows) in by_dataset {
+        let batch = late_batch(&rows, from.pipeline, epoch.0, from.now.0)?;
+        store.write_late_rows(&dataset, epoch, &ipc::encode_batch(&batch)?)?;
     }
     Ok(())
 }

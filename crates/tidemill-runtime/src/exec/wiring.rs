@@ -6,7 +6,7 @@ use super::align::Inputs;
 use super::exchange::EdgeQueues;
 use super::job::Job;
 use super::pull::SourceDriver;
-use crate::{DeadLetter, Edge, Operator, SinkWriter};
+use crate::{DeadLetter, Edge, LateRow, Operator, SinkWriter};
 
 /// What a node does on a lane.
 pub(super) enum Work {
@@ -26,6 +26,8 @@ pub(super) struct NodeRun {
     /// Rows that the node's expressions failed on since its last barrier, and their bytes.
     pub(super) dead: Vec<DeadLetter>,
     pub(super) dead_bytes: usize,
+    /// Rows that the node left out as late since its last barrier; their bytes are among `dead_bytes`.
+    pub(super) late: Vec<LateRow>,
 }
 
 /// An edge as this lane sees it.

@@ -17,8 +17,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use tidemill_model::{Error, Kind, Place, Result};
-use tidemill_runtime::dead_letter_schema;
 use tidemill_runtime::exec::StopFlag;
+use tidemill_runtime::{dead_letter_schema, late_schema};
 
 use super::engine::{Engine, Resources};
 use super::reading::Gathered;
@@ -26,7 +26,7 @@ use super::tables::{Datasets, Manner, Outline, outline};
 use super::unwritten::Unwritten;
 use super::views::ViewSource;
 use crate::catalog::{Catalog, Side};
-use crate::language::{DEAD_LETTERS, MaterializedView, from_datafusion, session_keys, sql_words};
+use crate::language::{DEAD_LETTERS, LATE, MaterializedView, from_datafusion, session_keys, sql_words};
 use crate::session::{SchemaOnly, result_schema};
 
 /// The rows that a query answers.
@@ -41,7 +41,7 @@ pub struct Answer {
 }
 
 /// Answers one SELECT over the project's datasets (as they are now), views, materialized views (as of their newest
-/// epoch) and `NAME.dead_letters`. What a pipeline of the project writes and has not written yet has no rows.
+/// epoch), `NAME.dead_letters` and `NAME.late`. What a pipeline of the project writes and has not written yet has no rows.
 ///
 /// # Errors
 /// Plan, at its place in the query; whatever reading the data answers.
@@ -139,8 +139,11 @@ impl Others<'_> {
         if let Some(view) = self.materialized(name) {
             return Ok(Some(Arc::new(SchemaOnly(self.view_schema(view)?))));
         }
-        if self.with_dead_letters(name).is_some() {
+        if self.below(name, DEAD_LETTERS).is_some() {
             return Ok(Some(Arc::new(SchemaOnly(dead_letter_schema()))));
+        }
+        if self.below(name, LATE).is_some() {
+            return Ok(Some(Arc::new(SchemaOnly(late_schema()))));
         }
         match self.catalog.project().misnamed(name.schema(), name.table()) {
             Some(error) => Err(error),
@@ -163,9 +166,10 @@ impl Others<'_> {
             let batches = found.map(|rows| rows.batches).unwrap_or_default();
             let batches = batches.iter().map(|rows| as_declared(rows, &schema, &view.name)).collect::<Result<_>>()?;
             (schema, batches)
-        } else if let Some(dataset) = self.with_dead_letters(name) {
-            let pipelines: Vec<String> = self.catalog.project().pipelines.keys().cloned().collect();
-            (dead_letter_schema(), self.views.dead_letters(&pipelines, dataset)?)
+        } else if let Some(dataset) = self.below(name, DEAD_LETTERS) {
+            (dead_letter_schema(), self.views.dead_letters(&self.pipelines(), dataset)?)
+        } else if let Some(dataset) = self.below(name, LATE) {
+            (late_schema(), self.views.late_rows(&self.pipelines(), dataset)?)
         } else {
             return Ok(None);
         };
@@ -182,12 +186,16 @@ impl Others<'_> {
         }
     }
 
-    /// The dataset or materialized view whose dead letters a name stands for.
-    fn with_dead_letters<'n>(&self, name: &'n TableReference) -> Option<&'n str> {
+    fn pipelines(&self) -> Vec<String> {
+        self.catalog.project().pipelines.keys().cloned().collect()
+    }
+
+    /// The dataset or materialized view whose dead letters or late rows a name stands for.
+    fn below<'n>(&self, name: &'n TableReference, what: &str) -> Option<&'n str> {
         let TableReference::Partial { schema, table } = name else { return None };
         let (project, of) = (self.catalog.project(), schema.as_ref());
         let known = project.datasets.contains_key(of) || project.materialized.contains_key(of);
-        (table.as_ref() == DEAD_LETTERS && known).then_some(of)
+        (table.as_ref() == what && known).then_some(of)
     }
 
     fn view_schema(&self, view: &MaterializedView) -> Result<SchemaRef> {

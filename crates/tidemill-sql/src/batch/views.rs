@@ -1,4 +1,4 @@
-//! [`ViewSource`]: where queries find the rows of materialized views and dead letters; [`Stored`] reads checkpoints.
+//! [`ViewSource`]: where queries find the rows of materialized views, dead letters and late rows; [`Stored`] reads checkpoints.
 //!
 //! **Invariant:** everything of one answer about a pipeline comes from one epoch of it.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
-use tidemill_model::{Error, Kind, Result};
+use tidemill_model::{Epoch, Error, Kind, Result};
 use tidemill_runtime::exec::ViewRows;
 use tidemill_runtime::{STATEMENT, ipc, standing_rows};
 
@@ -25,6 +25,13 @@ pub trait ViewSource: Send + Sync + fmt::Debug {
     /// # Errors
     /// Corrupt, Unavailable.
     fn dead_letters(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>>;
+
+    /// The rows that came late on their way to a table or view which these pipelines write, as rows of
+    /// [`tidemill_runtime::late_schema`].
+    ///
+    /// # Errors
+    /// Corrupt, Unavailable.
+    fn late_rows(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>>;
 }
 
 /// Rows as the newest manifests have them, whether the pipelines run or not.
@@ -62,6 +69,30 @@ impl Stored {
     }
 }
 
+impl Stored {
+    /// The rows of the files that each pipeline names as of its newest epoch.
+    fn rows_of(
+        &self,
+        pipelines: &[String],
+        files: impl Fn(&Checkpoints, Epoch) -> Result<Vec<String>>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for pipeline in pipelines {
+            let read = self.at_newest(pipeline, |checkpoints, manifest| {
+                let mut batches = Vec::new();
+                for file in files(checkpoints, manifest.epoch)? {
+                    let gone = || Error::new(Kind::Corrupt, "X035", format!("stored file {file} is gone"));
+                    let bytes = checkpoints.read_dead_letters(&file)?.ok_or_else(gone)?;
+                    batches.extend(ipc::decode_batches(&bytes)?.1);
+                }
+                Ok(batches)
+            })?;
+            batches.extend(read.unwrap_or_default());
+        }
+        Ok(batches)
+    }
+}
+
 impl ViewSource for Stored {
     fn rows(&self, pipeline: &str, view: &str) -> Result<Option<ViewRows>> {
         let rows = self.at_newest(pipeline, |checkpoints, manifest| {
@@ -79,20 +110,11 @@ impl ViewSource for Stored {
     }
 
     fn dead_letters(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
-        let mut batches = Vec::new();
-        for pipeline in pipelines {
-            let read = self.at_newest(pipeline, |checkpoints, manifest| {
-                let mut batches = Vec::new();
-                for file in checkpoints.dead_letter_files(dataset, manifest.epoch)? {
-                    let gone = || Error::new(Kind::Corrupt, "X035", format!("stored file {file} is gone"));
-                    let bytes = checkpoints.read_dead_letters(&file)?.ok_or_else(gone)?;
-                    batches.extend(ipc::decode_batches(&bytes)?.1);
-                }
-                Ok(batches)
-            })?;
-            batches.extend(read.unwrap_or_default());
-        }
-        once_each(batches)
+        once_each(self.rows_of(pipelines, |checkpoints, epoch| checkpoints.dead_letter_files(dataset, epoch))?)
+    }
+
+    fn late_rows(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
+        self.rows_of(pipelines, |checkpoints, epoch| checkpoints.late_files(dataset, epoch))
     }
 }
 

@@ -9,6 +9,8 @@ use super::model::{Pipeline, Project};
 
 /// The table below each dataset's name that holds its dead letters.
 pub(crate) const DEAD_LETTERS: &str = "dead_letters";
+/// The table below the name of each table that is written and each materialized view that holds its late rows.
+pub(crate) const LATE: &str = "late";
 
 impl Project {
     /// The pipeline of this name.
@@ -89,7 +91,7 @@ impl Project {
             Some(dataset) if self.datasets.contains_key(dataset) => Some(
                 refused(format!("no table `{dataset}.{table}`"))
                     .label(format!("did you mean `{dataset}.{DEAD_LETTERS}`?"))
-                    .fact("below a table there are its dead letters only"),
+                    .fact(format!("below a table there are {DEAD_LETTERS} and, where a pipeline writes it, {LATE}")),
             ),
             Some(other) if table == DEAD_LETTERS => {
                 let error = match self.relation(other) {

@@ -21,7 +21,7 @@ pub(crate) use clash::sql_words;
 pub use config::{Config, ENGINE_KEYS, PROJECT_KEYS, S3_KEYS, SERVER_KEYS, STATE_KEYS, Secret};
 pub use constant::constant_interval;
 pub use diagnose::from_datafusion;
-pub(crate) use lookup::DEAD_LETTERS;
+pub(crate) use lookup::{DEAD_LETTERS, LATE};
 pub use model::{
     Check, Column, Dataset, Insert, MaterializedView, OnError, Pipeline, Project, View, Violation, WatermarkClause,
 };

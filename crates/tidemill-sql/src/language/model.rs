@@ -52,6 +52,8 @@ pub struct Pipeline {
     pub start: Option<Timestamp>,
     /// What becomes of a row that an expression fails on.
     pub on_error: OnError,
+    /// Whether rows that come late are kept, in the table `late` below that of the results.
+    pub keeps_late: bool,
     /// Whether INSERTs give out windows as changes until they close, rather than once.
     pub emit_changes: bool,
     /// How many rows of an epoch or run may fail so.

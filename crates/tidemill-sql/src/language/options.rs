@@ -46,6 +46,12 @@ pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
         "How many rows may fail so before the epoch or run fails as a whole: a share (100 rows in any case), a number of rows, or none.",
     ),
     OptionSpec::optional(
+        "late",
+        OptionKind::OneOf(&["table", "drop"]),
+        Some("table"),
+        "What becomes of a row that comes after its window has closed: kept in `NAME.late`, NAME being the table or view that it was on its way to, or only counted.",
+    ),
+    OptionSpec::optional(
         "emit",
         OptionKind::OneOf(&["final", "changes"]),
         Some("final"),

@@ -248,6 +248,7 @@ impl Building {
             checkpoint,
             latency: settings.span("latency"),
             start: settings.time("start"),
+            keeps_late: settings.text("late") != Some("drop"),
             emit_changes: settings.text("emit") == Some("changes"),
             on_error: OnError::of(settings.text("on_error").unwrap_or_default()),
             max_errors,

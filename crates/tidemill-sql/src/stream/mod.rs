@@ -9,6 +9,7 @@ mod envelope;
 mod gate;
 mod hop;
 mod joins;
+mod late;
 mod lookup;
 mod plan;
 mod running;

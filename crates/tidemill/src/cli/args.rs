@@ -115,6 +115,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 1)]
         show: usize,
     },
+    /// How far time is, which split holds it back, and what came late
+    Watermarks {
+        /// The pipeline [default: all]
+        pipeline: Option<String>,
+    },
     /// Compute anew what a pipeline serves and has written, and show what differs by key
     Verify {
         /// The pipeline

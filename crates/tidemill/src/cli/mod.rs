@@ -18,6 +18,7 @@ mod run;
 mod status;
 mod story;
 mod verify;
+mod watermarks;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -115,6 +116,7 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
         Command::DeadLetters { pipeline, show } => {
             dead_letters::dead_letters(workspace, pipeline, *show, output)?;
         }
+        Command::Watermarks { pipeline } => watermarks::watermarks(workspace, pipeline.as_deref(), output)?,
         Command::Verify { pipeline } => return Box::pin(verify::verify(workspace, pipeline, output)).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -48,7 +48,6 @@ fn verdict(target: &Verified, late: u64) -> (&'static str, &'static str) {
 }
 
 fn for_people(pipeline: &str, verification: &Verification, output: &Output) {
-    let late = verification.late;
     output.line(format!(
         "Computed epoch {} of {pipeline} anew from {}, compared with what it serves and has written.",
         grouped(verification.epoch.0),
@@ -58,7 +57,7 @@ fn for_people(pipeline: &str, verification: &Verification, output: &Output) {
         ["", "TARGET", "COMPARED", "STREAM", "RECOMPUTED", "EQUAL", "DIFFER", "ONLY STREAM", "ONLY RECOMPUTED"];
     let mut grid = Grid::new(header).numbers(3..9);
     for target in &verification.targets {
-        let (mark, word) = verdict(target, late);
+        let (mark, word) = verdict(target, verification.late_of(&target.name));
         let kind = if target.is_view { "view" } else { "table" };
         let numbers = match &target.outcome {
             Err(_) => vec!["-".to_owned(); 6],
@@ -84,26 +83,34 @@ fn for_people(pipeline: &str, verification: &Verification, output: &Output) {
             output.line(format!("! {}: {note}", target.name));
         }
     }
-    let differing = verification.differences();
+    conclusion(pipeline, verification, output);
+}
+
+/// What came of it all, in one line.
+fn conclusion(pipeline: &str, verification: &Verification, output: &Output) {
     let all: u64 = compared(verification).map(|c| c.differences.equal + c.differences.total()).sum();
-    match (differing, late) {
-        (0, 0) if verification.compared() == 0 => {}
-        (0, 0) => output.line(format!("= All {} are equal.", counted(all, "row"))),
-        (0, late) => output.line(format!(
-            "= All {} are equal, although {} came late and were left out.",
+    let of = |target: &&Verified| target.outcome.as_ref().map_or(0, |compared| compared.differences.total());
+    let came_late = |target: &&Verified| verification.late_of(&target.name) > 0;
+    let drifted: u64 = verification.targets.iter().filter(came_late).map(|target| of(&target)).sum();
+    let differing = verification.differences() - drifted;
+    if differing > 0 {
+        output.line(format!("x {} of {} differ.", grouped(differing), counted(all, "row")));
+    }
+    if drifted > 0 {
+        output.line(format!(
+            "! {} of {} have drifted: the stream left out {} that came late, and the recomputation has them.",
+            grouped(drifted),
             counted(all, "row"),
-            counted(late, "row")
-        )),
-        (_, 0) => output.line(format!("x {} of {} differ.", grouped(differing), counted(all, "row"))),
-        (_, late) => {
-            output.line(format!(
-                "! {} of {} have drifted: the stream left out {} that came late, the recomputation has them.",
-                grouped(differing),
-                counted(all, "row"),
-                counted(late, "row"),
-            ));
-            output.note(format!("Next: tidemill watermarks {pipeline}"));
-        }
+            counted(verification.late, "row"),
+        ));
+        output.note(format!("Next: tidemill watermarks {pipeline}"));
+    }
+    if differing + drifted == 0 && verification.compared() > 0 {
+        let late = match verification.late {
+            0 => String::new(),
+            late => format!(", although {} came late and were left out", counted(late, "row")),
+        };
+        output.line(format!("= All {} are equal{late}.", counted(all, "row")));
     }
 }
 
@@ -176,7 +183,7 @@ fn text(value: Option<&str>) -> String {
 
 fn as_json(pipeline: &str, verification: &Verification) -> Value {
     let targets: Vec<Value> =
-        verification.targets.iter().map(|target| target_json(target, verification.late)).collect();
+        verification.targets.iter().map(|target| target_json(target, verification.late_of(&target.name))).collect();
     json!({
         "pipeline": pipeline,
         "epoch": verification.epoch.0,
@@ -196,6 +203,7 @@ fn target_json(target: &Verified, late: u64) -> Value {
     let mut value = json!({
         "target": target.name,
         "kind": if target.is_view { "view" } else { "table" },
+        "rows_late": late,
         "verdict": verdict(target, late).1,
         "compared": target.compared,
         "read": read,

@@ -145,7 +145,9 @@ impl Verifying<'_> {
             notes: Vec::new(),
         };
         let by_interval = self.by_interval(target);
-        let told = if by_interval { None } else { untold(&found.plan, self.catalog.project()) };
+        let ended =
+            found.datasets.iter().filter(|name| self.has_time(name)).all(|name| self.through(name) == Watermark::MAX);
+        let told = if by_interval || ended { None } else { untold(&found.plan, self.catalog.project()) };
         if let Some(why) = told.map_or_else(|| self.unreadable(target), |why| Ok(Some(why)))? {
             verified.outcome = Err(why);
             return Ok(verified);
@@ -162,11 +164,24 @@ impl Verifying<'_> {
         matches!(target, To::Table(_)) && !streamed && !self.manifest.ledger.entries().is_empty()
     }
 
+    fn has_time(&self, dataset: &str) -> bool {
+        self.catalog.dataset(dataset).is_ok_and(|dataset| dataset.watermark.is_some())
+    }
+
+    /// How far a dataset's time was when the epoch ended.
+    fn through(&self, dataset: &str) -> Watermark {
+        let source = self.manifest.sources.get(dataset);
+        source.and_then(|source| source.watermark).unwrap_or(Watermark::MIN)
+    }
+
     /// Why a table cannot be read back; `None` when it can.
     fn unreadable(&self, target: To<'_>) -> Result<Option<String>> {
         let To::Table(insert) = target else { return Ok(None) };
         if self.catalog.presence(&insert.target, Side::Live)? != Presence::There {
             return Ok(None);
+        }
+        if self.catalog.is_changelog(&insert.target)? {
+            return Ok(Some(format!("the records of `{}` are changes, not rows", insert.target)));
         }
         match self.catalog.source(&insert.target, Side::Live) {
             Err(error) if error.kind() == Kind::Config => Ok(Some(error.message().to_owned())),
@@ -233,17 +248,17 @@ impl Verifying<'_> {
         verified: &mut Verified,
     ) -> datafusion::common::Result<LogicalPlan> {
         let project = self.catalog.project();
-        let watermark = |dataset: &str| {
-            let source = self.manifest.sources.get(dataset);
-            source.and_then(|source| source.watermark).unwrap_or(Watermark::MIN)
+        let watermark = |dataset: &str| self.through(dataset);
+        let changes = matches!(target, To::View(_)) || self.pipeline.emit_changes;
+        let reached = Reached { project, watermark: &watermark, changes };
+        let settled = reached.settled(plan.clone())?;
+        let timed = verified.read.iter().map(|(name, _)| name).filter(|name| self.has_time(name));
+        verified.compared = match timed.map(|name| self.through(name)).min() {
+            Some(at) if settled != plan && at > Watermark::MIN => format!("windows closed by {at}"),
+            _ if settled != plan => "windows that are closed".to_owned(),
+            _ => "all rows".to_owned(),
         };
-        let view = matches!(target, To::View(_));
-        verified.compared = match (view, verified.read.iter().map(|(name, _)| watermark(name)).min()) {
-            (true, _) => "all rows".to_owned(),
-            (false, Some(at)) if at > Watermark::MIN && at < Watermark::MAX => format!("rows final below {at}"),
-            (false, _) => "all rows that are final".to_owned(),
-        };
-        Reached { project, watermark: &watermark, view }.settled(plan)
+        Ok(settled)
     }
 
     /// What runs of intervals have written.

@@ -2,24 +2,24 @@
 //! has passed them, and everything else as soon as its rows are.
 //!
 //! **Invariant:** it follows the plan of a stream (`stream/plan/group.rs`): a GROUP BY over windows is emitted once into a
-//! table and below another GROUP BY, and shown as it changes at the top of a view.
+//! table and below other windows, and shown as it changes at the top of a view and with `emit = 'changes'`.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ExprSchema, Result, ScalarValue};
-use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use tidemill_model::Watermark;
 
 use crate::batch::locality::times;
 use crate::language::Project;
 use crate::session::guarded::looked_up;
-use crate::session::{Meaning, WindowSize, meaning_of};
+use crate::session::{Meaning, ORDERED_AGGREGATES, WindowNode, WindowSize, meaning_of};
 
 /// How far time is, for each dataset.
 pub(super) struct Reached<'a> {
     pub(super) project: &'a Project,
     pub(super) watermark: &'a dyn Fn(&str) -> Watermark,
-    /// Whether the query is one of a view.
-    pub(super) view: bool,
+    /// Whether windows at the top are shown as they change: in a view, and with `emit = 'changes'`.
+    pub(super) changes: bool,
 }
 
 /// The window of a GROUP BY.
@@ -34,21 +34,18 @@ struct Window {
 impl Reached<'_> {
     /// Restricts a plan, which is neither analysed nor optimised.
     pub(super) fn settled(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        self.settle(plan, !self.view)
+        self.settle(plan, !self.changes)
     }
 
     /// `once` is true where windows are emitted once.
     fn settle(&self, plan: LogicalPlan, once: bool) -> Result<LogicalPlan> {
         let window = self.window(&plan);
-        let once_below = match (&plan, &window) {
-            (_, Some(_)) => true,
-            (LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_), None) => !self.view,
-            _ => once,
-        };
+        let once_below = once || window.is_some();
+        let waits = waits_for_order(&plan);
         let watermark = self.watermark_of(&plan)?;
         let plan = plan.map_children(|child| Ok(Transformed::yes(self.settle(child, once_below)?)))?.data;
         match window {
-            Some(window) if once && watermark != Watermark::MAX => closed(plan, &window, watermark),
+            Some(window) if (once || waits) && watermark != Watermark::MAX => closed(plan, &window, watermark),
             _ => Ok(plan),
         }
     }
@@ -92,6 +89,18 @@ impl Reached<'_> {
     }
 }
 
+/// Whether a GROUP BY has aggregates that depend on the order of rows: its windows are given out once everywhere.
+fn waits_for_order(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Aggregate(node) = plan else { return false };
+    node.aggr_expr.iter().any(|expr| match expr.clone().unalias() {
+        Expr::AggregateFunction(call) => {
+            ORDERED_AGGREGATES.contains(&call.func.name())
+                || !call.params.order_by.is_empty() && !call.func.inner().supports_within_group_clause()
+        }
+        _ => false,
+    })
+}
+
 /// The rows of a plan whose windows are closed.
 fn closed(plan: LogicalPlan, window: &Window, watermark: Watermark) -> Result<LogicalPlan> {
     if watermark == Watermark::MIN {
@@ -110,25 +119,26 @@ fn closed(plan: LogicalPlan, window: &Window, watermark: Watermark) -> Result<Lo
     LogicalPlanBuilder::from(plan).filter(closed)?.build()
 }
 
-/// Why what a stream has given out of a query cannot be told; `None` when it can.
+/// Why what a stream has given out of a query before its input has ended cannot be told; `None` when it can.
 pub(super) fn untold(plan: &LogicalPlan, project: &Project) -> Option<String> {
     let mut why = None;
+    // Visiting fails only when the closure does.
     let _ = plan.apply_with_subqueries(|node| {
         let found = match node {
             LogicalPlan::Window(_) => Some("OVER (…)"),
             LogicalPlan::Limit(_) => Some("LIMIT"),
             LogicalPlan::Sort(sort) if sort.fetch.is_some() => Some("LIMIT"),
             LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON"),
-            LogicalPlan::RecursiveQuery(_) => Some("WITH RECURSIVE"),
-            LogicalPlan::Join(join) if is_of_streams(join, project) => Some("a join of two streams"),
+            LogicalPlan::Join(join) if looked_up(join, project).is_none() => Some("a join of two streams"),
+            LogicalPlan::Extension(_) if WindowNode::of(node).is_none() => Some("a join of two streams"),
             _ => None,
         };
         why = why.or(found);
         Ok(TreeNodeRecursion::Continue)
     });
-    why.map(|what| format!("it has {what}, of which is not known yet what a stream has given out"))
-}
-
-fn is_of_streams(join: &Join, project: &Project) -> bool {
-    looked_up(join, project).is_none()
+    why.map(|what| {
+        format!(
+            "it has {what}: which of its rows the stream has given out is known only once its input has ended, with bounded = 'true'"
+        )
+    })
 }

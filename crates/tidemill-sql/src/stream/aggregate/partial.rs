@@ -14,6 +14,7 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output};
 use super::groups::{Groups, mask};
 use super::spec::{GroupSpec, WindowBy};
 use crate::session::values;
+use crate::stream::late::{CameLate, LateHome};
 use crate::stream::transform::failed;
 
 /// How many groups are held before they are sent on: beyond it the table leaves the processor's caches.
@@ -27,6 +28,7 @@ const MEASURE_EVERY: u32 = 16;
 #[derive(Debug)]
 pub(in crate::stream) struct PartialFactory {
     pub(in crate::stream) spec: Arc<GroupSpec>,
+    pub(in crate::stream) late: LateHome,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
@@ -43,6 +45,8 @@ impl OperatorFactory for PartialFactory {
             earliest_held: i64::MAX,
             batches: 0,
             late: 0,
+            home: self.late.clone(),
+            watermark: Watermark::MIN,
         }))
     }
 
@@ -61,10 +65,12 @@ struct Partial {
     earliest_held: i64,
     batches: u32,
     late: u64,
+    home: LateHome,
+    watermark: Watermark,
 }
 
 impl Partial {
-    fn take(&mut self, rows: RecordBatch) -> Result<(), DataFusionError> {
+    fn take(&mut self, rows: RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
         let spec = Arc::clone(&self.spec);
         let mut rows = rows;
         let mut keys: Vec<ArrayRef> = Vec::with_capacity(spec.keys.len() + 1);
@@ -72,7 +78,7 @@ impl Partial {
             let mut starts = window.starts(&values(&window.column, &rows)?);
             let least = arrow::compute::min(&starts).unwrap_or(i64::MAX);
             if starts.null_count() > 0 || window.first_window(least) < self.earliest_open {
-                (rows, starts) = self.without_late(&rows, window, &starts)?;
+                (rows, starts) = self.without_late(&rows, window, &starts, out)?;
             }
             self.earliest_held = self.earliest_held.min(arrow::compute::min(&starts).unwrap_or(i64::MAX));
             keys.push(Arc::new(starts));
@@ -93,9 +99,13 @@ impl Partial {
         rows: &RecordBatch,
         window: &WindowBy,
         starts: &TimestampMicrosecondArray,
+        out: &mut Output,
     ) -> Result<(RecordBatch, TimestampMicrosecondArray), DataFusionError> {
         let open = self.earliest_open;
-        self.late += starts.iter().flatten().map(|start| window.closed_windows(start, open)).sum::<u64>();
+        let told = starts.iter().map(|start| start.and_then(|start| window.came_late(start, open)));
+        let told: Vec<Option<CameLate>> = told.collect();
+        self.late += told.iter().flatten().map(|late| late.pairs).sum::<u64>();
+        out.late.extend(self.home.keep(rows, &told, self.watermark)?);
         let keep = mask(starts.iter().map(|start| start.is_some_and(|start| window.last_window(start) >= open)));
         let rows = filter_record_batch(rows, &keep)?;
         let starts = window.starts(&values(&window.column, &rows)?);
@@ -120,7 +130,7 @@ impl Operator for Partial {
         if batch.weights.is_some() {
             return Err(Error::internal("a GROUP BY was planned over rows that are taken back"));
         }
-        self.take(batch.rows).map_err(|error| failed(&error, &self.place))?;
+        self.take(batch.rows, out).map_err(|error| failed(&error, &self.place))?;
         self.batches = self.batches.wrapping_add(1);
         let full = self.groups.len() > MOST_GROUPS
             || self.batches.is_multiple_of(MEASURE_EVERY) && self.groups.bytes() > MOST_BYTES;
@@ -131,6 +141,7 @@ impl Operator for Partial {
         let spec = Arc::clone(&self.spec);
         let Some(window) = &spec.window else { return Ok(()) };
         let time = window.time_at(watermark.0);
+        self.watermark = watermark;
         if !window.behind.is_empty() {
             out.watermark = Some(Watermark(time));
         }

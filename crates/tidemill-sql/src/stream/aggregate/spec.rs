@@ -12,6 +12,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use crate::session::WindowSize;
+use crate::stream::late::CameLate;
 
 /// What the operators of one GROUP BY share.
 #[derive(Debug)]
@@ -227,6 +228,14 @@ impl WindowBy {
             true => self.size.starts_at(start).take_while(|start| *start < open).count() as u64,
             false => u64::from(start < open),
         }
+    }
+
+    /// What there is to tell of rows that are told apart by this start when windows that begin before `open` have closed;
+    /// `None` when all of theirs are open.
+    pub(super) fn came_late(&self, start: i64, open: i64) -> Option<CameLate> {
+        let pairs = self.closed_windows(start, open);
+        let first = self.first_window(start);
+        (pairs > 0).then(|| CameLate { event_time: None, window: Some((first, self.size.end_of(first))), pairs })
     }
 
     /// The watermark of the column's times, given that of the rows.

@@ -24,6 +24,7 @@ use crate::stream::aggregate::{
     Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, SessionBy, SessionFactory,
     SessionPartialFactory, SlidingFactory, WindowBy,
 };
+use crate::stream::late::LateHome;
 
 /// How the columns of a GROUP BY's key are used.
 pub(super) struct Keys {
@@ -74,8 +75,9 @@ impl Builder<'_> {
         let from = self.place(&input, walk.statement)?;
         let text = words(node, &keys);
         let (of, first, at) = (Arc::clone(&spec), format!("pre-aggregate {text}"), place.clone());
+        let late = LateHome::of(self.pipeline, &walk.statement.name);
         let partial: Arc<dyn OperatorFactory> = match spec.session {
-            None => Arc::new(PartialFactory { spec: of, text: first, place: at }),
+            None => Arc::new(PartialFactory { spec: of, late, text: first, place: at }),
             Some(_) => Arc::new(SessionPartialFactory { spec: of, text: first, place: at }),
         };
         let partial = self.add_operator(walk.statement, "partial", partial);
