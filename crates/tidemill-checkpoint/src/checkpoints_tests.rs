@@ -7,21 +7,14 @@ use bytes::Bytes;
 use tidemill_model::{Epoch, Kind, Timestamp};
 
 use super::{Checkpoints, KEPT, name_part};
-use crate::{BlobStore, ChunkRef, Counters, Fault, Ledger, Manifest, Memory, OperatorState};
+use crate::{BlobStore, ChunkRef, Fault, Manifest, Memory, OperatorState};
 
 fn manifest(epoch: u64, chunks: BTreeMap<String, ChunkRef>) -> Manifest {
     let state = OperatorState { fingerprint: "f".to_owned(), chunks };
     Manifest {
-        pipeline: "orders".to_owned(),
-        epoch: Epoch(epoch),
         fingerprint: "f".to_owned(),
-        committed_at: Timestamp(0),
-        sources: BTreeMap::new(),
         state: BTreeMap::from([("sum".to_owned(), state)]),
-        views: BTreeMap::new(),
-        sinks: BTreeMap::new(),
-        ledger: Ledger::default(),
-        counters: Counters::default(),
+        ..Manifest::first("orders", Epoch(epoch), Timestamp(0))
     }
 }
 
@@ -97,7 +90,7 @@ fn a_crash_between_any_two_steps_leaves_one_epoch_or_the_other() {
             let found = after.latest().expect("reads").expect("is there");
             assert!(found.epoch == old.epoch || found.epoch == old.epoch.next(), "{at} {fault:?}");
             after.clean(&found).expect("cleans");
-            let letters = after.dead_letter_files("raw", Epoch(1000)).expect("lists");
+            let letters = after.dead_letter_files("raw", &manifest(1000, BTreeMap::new())).expect("lists");
             assert_eq!(letters.len() as u64, found.epoch.0, "{at} {fault:?}");
             assert_eq!(read(&after, &found, "0/hot"), format!("hot {}", found.epoch), "{at} {fault:?}");
             assert_eq!(read(&after, &found, "0/cold"), "cold", "{at} {fault:?}");

@@ -9,13 +9,13 @@
 //!
 //! **Invariant:** a file counts only while its epoch is at or below the newest manifest, and the file of an interval
 //! only until a later epoch covers that interval: dead letters of an interval are replaced with its rows, and appear
-//! and vanish in the same step as they do.
+//! and vanish in the same step as they do. A generation of a stream replaces those before it in its manifest.
 
 use bytes::Bytes;
 use tidemill_model::{Epoch, Interval, Result, Timestamp};
 
-use crate::Checkpoints;
 use crate::checkpoints::{epoch_of, name_part};
+use crate::{Checkpoints, Manifest};
 
 impl Checkpoints {
     /// Writes the dead letters of a dataset in a stream's epoch; a second call for the same epoch replaces them.
@@ -43,13 +43,14 @@ impl Checkpoints {
         self.store().put(&name, bytes)
     }
 
-    /// The files that hold the dead letters of a dataset as of an epoch, oldest first.
+    /// The files that hold the dead letters of a dataset as of a manifest, oldest first.
     ///
     /// # Errors
     /// Unavailable.
-    pub fn dead_letter_files(&self, dataset: &str, up_to: Epoch) -> Result<Vec<String>> {
+    pub fn dead_letter_files(&self, dataset: &str, as_of: &Manifest) -> Result<Vec<String>> {
         let names = self.store().list(&self.dead_letter_folder(dataset))?;
-        Ok(standing(names, up_to))
+        let from = as_of.dead_from.get(dataset).copied().unwrap_or(Epoch::NONE);
+        Ok(standing(names, from, as_of.epoch))
     }
 
     /// A file named by [`Checkpoints::dead_letter_files`]; `None` when it was replaced since.
@@ -69,14 +70,15 @@ impl Checkpoints {
         self.store().put(&format!("{}{:020}.arrow", self.late_folder(dataset), epoch.0), bytes)
     }
 
-    /// The files that hold the late rows of a table or view as of an epoch, oldest first; they are read by
+    /// The files that hold the late rows of a table or view as of a manifest, oldest first; they are read by
     /// [`Checkpoints::read_dead_letters`].
     ///
     /// # Errors
     /// Unavailable.
-    pub fn late_files(&self, dataset: &str, up_to: Epoch) -> Result<Vec<String>> {
+    pub fn late_files(&self, dataset: &str, as_of: &Manifest) -> Result<Vec<String>> {
         let names = self.store().list(&self.late_folder(dataset))?;
-        Ok(names.into_iter().filter(|name| epoch_of(name).is_some_and(|epoch| epoch <= up_to)).collect())
+        let from = as_of.dead_from.get(dataset).copied().unwrap_or(Epoch::NONE);
+        Ok(standing(names, from, as_of.epoch))
     }
 
     pub(crate) fn remove_dead_letters_after(&self, epoch: Epoch) -> Result<()> {
@@ -99,8 +101,9 @@ impl Checkpoints {
     }
 }
 
-/// The files that count as of an epoch; `names` are in order, thus by epoch.
-fn standing(names: Vec<String>, up_to: Epoch) -> Vec<String> {
+/// The files that count as of an epoch; `names` are in order, thus by epoch. A stream's files before `from` are of a
+/// generation that was replaced.
+fn standing(names: Vec<String>, from: Epoch, up_to: Epoch) -> Vec<String> {
     let mut covered: Vec<Interval> = Vec::new();
     let mut files: Vec<String> = Vec::new();
     for name in names.into_iter().rev().filter(|name| epoch_of(name).is_some_and(|epoch| epoch <= up_to)) {
@@ -110,6 +113,7 @@ fn standing(names: Vec<String>, up_to: Epoch) -> Vec<String> {
                 covered.push(interval);
                 files.push(name);
             }
+            None if epoch_of(&name).is_none_or(|epoch| epoch < from) => {}
             None => files.push(name),
         }
     }
@@ -129,10 +133,16 @@ mod tests {
 
     use tidemill_model::{Epoch, Interval, Timestamp};
 
-    use crate::{Checkpoints, Memory};
+    use crate::{Checkpoints, Manifest, Memory};
 
     fn contents(checkpoints: &Checkpoints, up_to: u64) -> Vec<String> {
-        let files = checkpoints.dead_letter_files("orders", Epoch(up_to)).expect("lists");
+        contents_from(checkpoints, 0, up_to)
+    }
+
+    fn contents_from(checkpoints: &Checkpoints, from: u64, up_to: u64) -> Vec<String> {
+        let mut manifest = Manifest::first("p", Epoch(up_to), Timestamp(0));
+        manifest.dead_from.insert("orders".to_owned(), Epoch(from));
+        let files = checkpoints.dead_letter_files("orders", &manifest).expect("lists");
         let read = |file: &String| checkpoints.read_dead_letters(file).expect("reads").expect("is there");
         files.iter().map(|file| String::from_utf8_lossy(&read(file)).into_owned()).collect()
     }
@@ -144,7 +154,10 @@ mod tests {
             checkpoints.write_late_rows("per_minute", Epoch(epoch), b"rows").expect("writes");
         }
         checkpoints.write_late_rows("per_hour", Epoch(1), b"rows").expect("writes");
-        let files = |up_to| checkpoints.late_files("per_minute", Epoch(up_to)).expect("lists").len();
+        let files = |up_to| {
+            let manifest = Manifest::first("p", Epoch(up_to), Timestamp(0));
+            checkpoints.late_files("per_minute", &manifest).expect("lists").len()
+        };
         assert_eq!((files(0), files(2), files(3)), (0, 1, 2));
         checkpoints.clean_after(Epoch(2)).expect("cleans");
         assert_eq!(files(9), 1);
@@ -173,6 +186,7 @@ mod tests {
         assert_eq!(contents(&checkpoints, 3), ["s1", "i2", "i3"]);
         assert_eq!(contents(&checkpoints, 5), ["s1", "i3", "s4", "i5"]);
         assert_eq!(contents(&checkpoints, 9), ["s1", "s4", "i6"]);
+        assert_eq!(contents_from(&checkpoints, 4, 9), ["s4", "i6"], "those of a generation before are gone");
 
         checkpoints.clean_after(Epoch(4)).expect("cleans");
         assert_eq!(contents(&checkpoints, 9), ["s1", "i2", "i3", "s4"]);

@@ -12,6 +12,7 @@ mod ledger;
 mod local;
 mod lock;
 mod manifest;
+mod rebuild;
 mod recovery;
 mod remote;
 
@@ -21,5 +22,6 @@ pub use ledger::{Ledger, LedgerEntry};
 pub use local::LocalStore;
 pub use lock::StateLock;
 pub use manifest::{ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, ViewState};
+pub use rebuild::{Fate, fates, switch};
 pub use recovery::{Recovery, recover};
 pub use remote::RemoteStore;

@@ -36,6 +36,29 @@ pub struct Manifest {
     /// Counts since the pipeline's first epoch.
     #[serde(default)]
     pub counters: Counters,
+    /// Dataset to the epoch of the generation that found its dead letters anew; those of epochs before no longer count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dead_from: BTreeMap<String, Epoch>,
+}
+
+impl Manifest {
+    /// An epoch of a pipeline in which nothing happened yet.
+    #[must_use]
+    pub fn first(pipeline: &str, epoch: Epoch, committed_at: Timestamp) -> Manifest {
+        Manifest {
+            pipeline: pipeline.to_owned(),
+            epoch,
+            fingerprint: String::new(),
+            committed_at,
+            sources: BTreeMap::new(),
+            state: BTreeMap::new(),
+            views: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            ledger: Ledger::default(),
+            counters: Counters::default(),
+            dead_from: BTreeMap::new(),
+        }
+    }
 }
 
 /// How far a source was read.
@@ -74,6 +97,14 @@ pub struct SplitProgress {
     /// When the last row was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_row_at: Option<Timestamp>,
+}
+
+impl SplitProgress {
+    /// Whether anything of the split was read.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.finished || self.offset.is_some()
+    }
 }
 
 fn is_zero(rows: &u64) -> bool {

@@ -2,7 +2,7 @@
 
 use tidemill_model::Epoch;
 
-use crate::Manifest;
+use crate::{Fate, Manifest, fates};
 
 /// What a starting process must do before it reads the first row.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,8 +16,8 @@ pub enum Recovery {
     Changed {
         /// The last epoch of the old plan.
         epoch: Epoch,
-        /// The stateful nodes whose fingerprint differs or that are gone.
-        nodes: Vec<String>,
+        /// The stateful nodes that cannot be kept as they are on record.
+        nodes: Vec<(String, Fate)>,
     },
 }
 
@@ -29,20 +29,11 @@ pub enum Recovery {
 #[must_use]
 pub fn recover(latest: Option<Manifest>, plan: &[(String, String)]) -> Recovery {
     let Some(manifest) = latest else { return Recovery::Fresh };
-    let has_read = manifest.sources.values().any(|source| !source.splits.is_empty());
-    let mut nodes: Vec<String> = plan
-        .iter()
-        .filter(|(_, fingerprint)| !fingerprint.is_empty())
-        .filter(|(name, fingerprint)| match manifest.state.get(name) {
-            Some(state) => state.fingerprint != *fingerprint,
-            None => has_read,
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    nodes.extend(manifest.state.keys().filter(|name| !plan.iter().any(|(node, _)| node == *name)).cloned());
-    if nodes.is_empty() {
+    let changed: Vec<(String, Fate)> =
+        fates(&manifest, plan).into_iter().filter(|(_, fate)| *fate != Fate::Keep).collect();
+    if changed.is_empty() {
         Recovery::Resume(Box::new(manifest))
     } else {
-        Recovery::Changed { epoch: manifest.epoch, nodes }
+        Recovery::Changed { epoch: manifest.epoch, nodes: changed }
     }
 }

@@ -73,7 +73,7 @@ fn epoch_number(epoch: Epoch) -> Result<i64> {
 }
 
 /// The last epoch of this sink in the table.
-async fn progress(target: &Target, table: &DeltaTable) -> Result<Option<i64>> {
+pub(crate) async fn progress(target: &Target, table: &DeltaTable) -> Result<Option<i64>> {
     let location = &target.config.location;
     let state = table.snapshot().map_err(|error| problem(location, "read", error))?;
     let done = state.transaction_version(table.log_store().as_ref(), &target.app_id).await;

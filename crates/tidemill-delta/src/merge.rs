@@ -46,8 +46,12 @@ pub(crate) async fn merge(
     let at = |name: &str| target.stored.index_of(name).map_err(|error| Error::internal(error.to_string()));
     let key_at = key.iter().map(|name| at(name)).collect::<Result<Vec<_>>>()?;
     let sequence_at = sequence.map(at).transpose()?;
-    let changes = latest(&target.staged, &batches, &key_at, sequence_at)?;
+    let mut changes = latest(&target.staged, &batches, &key_at, sequence_at)?;
     drop(batches);
+    if staged.iter().any(|file| file.anew) {
+        // What is stored is of the result before, which these rows replace.
+        changes.kinds.iter_mut().filter(|kind| **kind == Change::Greatest).for_each(|kind| *kind = Change::Always);
+    }
     let schema = columns(table)?;
     let changes = Changes { rows: as_in_table(&changes.rows, &schema)?, kinds: changes.kinds };
     if !is_plain(table)? {

@@ -15,9 +15,9 @@ use tidemill_runtime::{
 };
 
 use crate::blocking::block_on;
-use crate::commit::DeltaCommitter;
+use crate::commit::{DeltaCommitter, progress};
 use crate::config::DeltaConfig;
-use crate::stage::StageFile;
+use crate::stage::{StageFile, Staged};
 use crate::table::{columns, same_partitions};
 use crate::types::{fits, store, stored_schema};
 
@@ -139,6 +139,18 @@ impl Sink for DeltaSink {
         Ok(Box::new(DeltaCommitter::new(Arc::clone(&self.target))))
     }
 
+    fn overwrites(&self) -> bool {
+        matches!(self.target.mode, WriteMode::Upsert { .. })
+    }
+
+    fn is_unwritten(&self) -> Result<bool> {
+        let target = Arc::clone(&self.target);
+        block_on(async move {
+            let Some(table) = target.config.location.load().await? else { return Ok(true) };
+            Ok(progress(&target, &table).await?.is_none())
+        })
+    }
+
     fn guarantee(&self) -> String {
         match self.target.mode {
             WriteMode::Append | WriteMode::Changelog { .. } => {
@@ -223,6 +235,11 @@ impl SinkWriter for DeltaWriter {
             None => Ok(None),
             Some(file) => file.finish(epoch, self.lane)?.committable().map(Some),
         }
+    }
+
+    fn prepare_anew(&mut self, epoch: Epoch) -> Result<Option<Committable>> {
+        let finished = self.file.take().map(|file| file.finish(epoch, self.lane)).transpose()?;
+        finished.map(|staged| Staged { anew: true, ..staged }.committable()).transpose()
     }
 }
 

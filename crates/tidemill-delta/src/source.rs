@@ -136,7 +136,7 @@ impl Source for DeltaSource {
             None => columns(&table)?,
         };
         let batches = stream(&self.location, table, split.id.clone(), Arc::clone(&schema))?;
-        Ok(Box::new(DeltaReader { batches, schema, skip: read, read }))
+        Ok(Box::new(DeltaReader { batches, schema, skip: read, read, stop: u64::MAX }))
     }
 }
 
@@ -265,11 +265,16 @@ struct DeltaReader {
     skip: u64,
     /// Rows given out, ever.
     read: u64,
+    /// Rows to give out at most.
+    stop: u64,
 }
 
 impl SplitReader for DeltaReader {
     fn next(&mut self) -> Result<Pull> {
         loop {
+            if self.read >= self.stop {
+                return Ok(Pull::Finished);
+            }
             let lost = |_| Error::internal("the reading of a data file ended without its end");
             let Some(batch) = self.batches.recv().map_err(lost)?? else { return Ok(Pull::Finished) };
             let rows = batch.num_rows() as u64;
@@ -278,7 +283,8 @@ impl SplitReader for DeltaReader {
                 continue;
             }
             let skip = usize::try_from(self.skip).unwrap_or_default();
-            let batch = batch.slice(skip, batch.num_rows() - skip);
+            let most = usize::try_from(self.stop - self.read).unwrap_or(usize::MAX);
+            let batch = batch.slice(skip, (batch.num_rows() - skip).min(most));
             self.skip = 0;
             self.read += batch.num_rows() as u64;
             debug_assert_eq!(batch.schema_ref(), &self.schema);
@@ -291,6 +297,14 @@ impl SplitReader for DeltaReader {
     }
 
     fn bound_to_present(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop_at(&mut self, offset: &Offset) -> Result<()> {
+        self.stop = offset.as_number().ok_or_else(|| {
+            Error::new(Kind::Corrupt, "X216", format!("`{offset}` is no position in a data file of a Delta table"))
+                .fact("the table read from another connector when the position was recorded")
+        })?;
         Ok(())
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Staged {
     pub(crate) bytes: u64,
     /// CRC-32C of all bytes.
     pub(crate) crc: u32,
+    /// Whether the rows are of a result that was computed anew, and win over whatever is stored under their key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) anew: bool,
 }
 
 impl Staged {
@@ -143,7 +146,7 @@ impl StageFile {
         std::fs::rename(&self.path, folder.join(&file))
             .and_then(|()| File::open(folder)?.sync_all())
             .map_err(|error| Error::io("write", folder.join(&file).display(), error))?;
-        Ok(Staged { file, rows: self.rows, bytes: out.bytes, crc: out.crc })
+        Ok(Staged { file, rows: self.rows, bytes: out.bytes, crc: out.crc, anew: false })
     }
 }
 

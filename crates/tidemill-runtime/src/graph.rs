@@ -77,6 +77,8 @@ pub struct SourceNode {
     pub time: Option<SourceTime>,
     /// The schema after the gate.
     pub schema: SchemaRef,
+    /// The rules by which rows are accepted; state depends on them.
+    pub rules: String,
 }
 
 /// How a dataset tells time (WATERMARK FOR and its options).

@@ -15,6 +15,7 @@ mod graph;
 mod intake;
 pub mod ipc;
 mod late_row;
+mod lineage;
 mod operator;
 mod sink;
 mod source;

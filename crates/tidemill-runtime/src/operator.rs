@@ -133,6 +133,14 @@ pub trait OperatorFactory: Send + Sync + fmt::Debug {
     fn fingerprint(&self) -> String {
         String::new()
     }
+
+    /// Whatever decides which rows come out for which rows come in; empty when all of them do, unchanged. State further
+    /// down depends on it. It must not depend on what other statements of the pipeline read. Conservative default: the
+    /// fingerprint, of stateless ones the description.
+    fn definition(&self) -> String {
+        let fingerprint = self.fingerprint();
+        if fingerprint.is_empty() { self.describe() } else { fingerprint }
+    }
 }
 
 impl OperatorFactory for Arc<dyn OperatorFactory> {
@@ -146,5 +154,9 @@ impl OperatorFactory for Arc<dyn OperatorFactory> {
 
     fn fingerprint(&self) -> String {
         self.as_ref().fingerprint()
+    }
+
+    fn definition(&self) -> String {
+        self.as_ref().definition()
     }
 }

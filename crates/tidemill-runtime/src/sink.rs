@@ -80,6 +80,20 @@ pub trait Sink: Send + Sync + fmt::Debug {
     fn replaces_interval(&self) -> bool {
         false
     }
+
+    /// Whether [`SinkWriter::prepare_anew`] puts rows in the place of whatever is stored under their key. Conservative
+    /// default: it does not, so a result that was computed anew is not written here.
+    fn overwrites(&self) -> bool {
+        false
+    }
+
+    /// Whether the target surely holds no rows of this sink. Creates nothing. Conservative default: it may.
+    ///
+    /// # Errors
+    /// Unavailable, Corrupt.
+    fn is_unwritten(&self) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Stages the rows of one lane.
@@ -96,6 +110,16 @@ pub trait SinkWriter: Send {
     /// # Errors
     /// As `write`.
     fn prepare(&mut self, epoch: Epoch) -> Result<Option<Committable>>;
+
+    /// As `prepare`, for rows of a result that was computed anew: of a sink that [overwrites](Sink::overwrites) they win
+    /// over the stored row of their key, whatever that is. That belongs to the committable, as another process may
+    /// commit it.
+    ///
+    /// # Errors
+    /// As `write`.
+    fn prepare_anew(&mut self, epoch: Epoch) -> Result<Option<Committable>> {
+        self.prepare(epoch)
+    }
 }
 
 /// Publishes epochs.
@@ -127,6 +151,10 @@ impl<T: SinkWriter + ?Sized> SinkWriter for Box<T> {
     fn prepare(&mut self, epoch: Epoch) -> Result<Option<Committable>> {
         (**self).prepare(epoch)
     }
+
+    fn prepare_anew(&mut self, epoch: Epoch) -> Result<Option<Committable>> {
+        (**self).prepare_anew(epoch)
+    }
 }
 
 /// Only for convenience in sinks that write columns: the rows of append-only batches.
@@ -151,5 +179,13 @@ impl<T: Sink + ?Sized> Sink for Arc<T> {
 
     fn replaces_interval(&self) -> bool {
         (**self).replaces_interval()
+    }
+
+    fn overwrites(&self) -> bool {
+        (**self).overwrites()
+    }
+
+    fn is_unwritten(&self) -> Result<bool> {
+        (**self).is_unwritten()
     }
 }

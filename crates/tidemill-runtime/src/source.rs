@@ -11,7 +11,7 @@ use std::fmt;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use tidemill_model::{Interval, Offset, Result, SplitId, Timestamp};
+use tidemill_model::{Error, Interval, Kind, Offset, Result, SplitId, Timestamp};
 
 /// Whether a source ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,17 @@ pub trait SplitReader: Send {
     /// # Errors
     /// When the present end cannot be found out.
     fn bound_to_present(&mut self) -> Result<()>;
+
+    /// Ends the reading at an offset that a batch of this split carried once, in this process or another: `next` answers
+    /// rows up to exactly there, then `AtEnd` or `Finished`. Called before the first `next`, and then instead of
+    /// [`SplitReader::bound_to_present`]. Conservative default: refused, and what was read cannot be computed anew.
+    ///
+    /// # Errors
+    /// Corrupt, when the offset cannot be one of this split's.
+    fn stop_at(&mut self, offset: &Offset) -> Result<()> {
+        Err(Error::new(Kind::Config, "C150", format!("this source cannot be read again up to offset {offset}"))
+            .fact("results over it cannot be computed anew; give the pipeline a new name to begin from the start"))
+    }
 }
 
 /// The answer to a pull.

@@ -58,24 +58,9 @@ impl Live {
         let lock = workspace.lock(pipeline)?;
         finish_interval(&workspace.catalog, pipeline, &workspace.checkpoints(pipeline))?;
         refuse_doubling(workspace, pipeline, &plan)?;
-        let declared = workspace.catalog.project().pipeline(pipeline)?;
-        let trigger = options.trigger.clone().unwrap_or_else(|| declared.trigger.clone());
         let progress = Arc::new(Progress::default());
-        let job = Job {
-            pipeline: pipeline.to_owned(),
-            views: view_nodes(&plan),
-            fingerprint: plan.fingerprint.clone(),
-            graph: plan.graph,
-            trigger: trigger.clone(),
-            checkpoint: declared.checkpoint,
-            lanes: options.lanes.unwrap_or(workspace.lanes).max(1),
-            checkpoints: workspace.checkpoints(pipeline),
-            clock: Arc::clone(&workspace.clock),
-            published: Arc::clone(published),
-            progress: Arc::clone(&progress),
-            limits: options.limits,
-            errors: declared.max_errors,
-        };
+        let job = job(workspace, pipeline, plan, options, published, &progress)?;
+        let trigger = job.trigger.clone();
         let dataflow = Dataflow::new(job)?;
         Ok(Live { dataflow, progress, refused: lookups.refused(), stop: stop.clone(), trigger, lock })
     }
@@ -93,6 +78,34 @@ impl Live {
     pub fn into_dataflow(self) -> (Dataflow, StateLock) {
         (self.dataflow, self.lock)
     }
+}
+
+/// The stream executor's job of a plan.
+pub(crate) fn job(
+    workspace: &Workspace,
+    pipeline: &str,
+    plan: StreamPlan,
+    options: &RunOptions,
+    published: &Arc<Views>,
+    progress: &Arc<Progress>,
+) -> Result<Job> {
+    let declared = workspace.catalog.project().pipeline(pipeline)?;
+    Ok(Job {
+        pipeline: pipeline.to_owned(),
+        views: view_nodes(&plan),
+        fingerprint: plan.fingerprint.clone(),
+        graph: plan.graph,
+        trigger: options.trigger.clone().unwrap_or_else(|| declared.trigger.clone()),
+        checkpoint: declared.checkpoint,
+        lanes: options.lanes.unwrap_or(workspace.lanes).max(1),
+        checkpoints: workspace.checkpoints(pipeline),
+        clock: Arc::clone(&workspace.clock),
+        published: Arc::clone(published),
+        progress: Arc::clone(progress),
+        limits: options.limits,
+        errors: declared.max_errors,
+        anew: None,
+    })
 }
 
 /// Whether a pipeline can only be run by interval: one of its tables is replaced interval by interval.

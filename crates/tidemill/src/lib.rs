@@ -4,6 +4,7 @@
 
 pub mod cli;
 mod engine;
+pub mod rebuild;
 mod registry;
 mod verify;
 mod workspace;

@@ -5,6 +5,7 @@
 
 use std::io::Read;
 
+use super::row_groups::replaced;
 use bytes::Bytes;
 use tidemill_model::{Error, Kind, Offset, Result, Timestamp};
 use tidemill_runtime::{Payload, Positions, Pull, Records, SourceBatch, SplitReader};
@@ -35,6 +36,8 @@ pub(super) struct LineReader {
     rest: Bytes,
     inside: bool,
     end: u64,
+    /// The byte to stop before, if not at the end of the range.
+    stop: u64,
     finished: bool,
     arrived: Option<Timestamp>,
 }
@@ -50,6 +53,7 @@ impl LineReader {
             rest: Bytes::new(),
             inside: span.inside,
             end: span.end,
+            stop: u64::MAX,
             finished,
             arrived,
         }
@@ -109,7 +113,10 @@ impl SplitReader for LineReader {
             if self.finished {
                 break;
             }
-            let cut = skipped + self.cut(buffer.get(skipped..).unwrap_or_default(), file_ended);
+            let wanted = usize::try_from(self.stop.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            let whole = self.cut(buffer.get(skipped..).unwrap_or_default(), file_ended);
+            self.finished |= whole >= wanted;
+            let cut = skipped + whole.min(wanted);
             let buffer = Bytes::from(buffer);
             let data = buffer.slice(skipped..cut);
             self.rest = buffer.slice(cut..);
@@ -129,6 +136,11 @@ impl SplitReader for LineReader {
     }
 
     fn bound_to_present(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop_at(&mut self, offset: &Offset) -> Result<()> {
+        self.stop = offset.as_number().ok_or_else(|| replaced(&self.file, &format!("position {offset}")))?;
         Ok(())
     }
 }

@@ -108,6 +108,8 @@ pub(super) struct RowGroupReader {
     row: u64,
     open: Option<ParquetRecordBatchReader>,
     arrived: Option<Timestamp>,
+    /// The row group and the row of it to stop before.
+    stop: Option<(usize, u64)>,
 }
 
 impl RowGroupReader {
@@ -137,7 +139,7 @@ impl RowGroupReader {
             left.retain(|n| !bounds.get(*n).is_some_and(|bounds| Footer::outside(*bounds, interval)));
         }
         left.reverse();
-        Ok(RowGroupReader { footer, plan, mask, left, group, row, open: None, arrived })
+        Ok(RowGroupReader { footer, plan, mask, left, group, row, open: None, arrived, stop: None })
     }
 
     fn open_next(&mut self) -> Result<bool> {
@@ -179,6 +181,15 @@ impl SplitReader for RowGroupReader {
                 Some(Err(e)) => return Err(unreadable("read", &self.footer.shown, ParquetError::from(e))),
                 Some(Ok(batch)) if batch.num_rows() == 0 => {}
                 Some(Ok(batch)) => {
+                    let wanted = match self.stop.filter(|(group, _)| *group == self.group) {
+                        Some((_, stop)) => usize::try_from(stop.saturating_sub(self.row)).unwrap_or(usize::MAX),
+                        None => usize::MAX,
+                    };
+                    if wanted == 0 {
+                        self.open = None;
+                        continue;
+                    }
+                    let batch = batch.slice(0, batch.num_rows().min(wanted));
                     self.row += batch.num_rows() as u64;
                     return Ok(Pull::Rows(SourceBatch {
                         payload: Payload::Columns(self.plan.apply(&batch)?),
@@ -191,6 +202,14 @@ impl SplitReader for RowGroupReader {
     }
 
     fn bound_to_present(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop_at(&mut self, offset: &Offset) -> Result<()> {
+        let all = 0..self.footer.groups();
+        let (group, row) = parse_offset(offset, &self.footer, &all)?;
+        self.left.retain(|left| *left <= group);
+        self.stop = Some((group, row));
         Ok(())
     }
 }

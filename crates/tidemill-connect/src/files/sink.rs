@@ -14,7 +14,7 @@ use tidemill_runtime::{DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget
 
 use super::commit::FilesCommitter;
 use super::config::{Encoding, partition_columns};
-use super::location::{Location, Place};
+use super::location::{Location, Place, names_below};
 use super::writer::FilesWriter;
 
 /// A folder of files, opened for one run.
@@ -219,6 +219,10 @@ impl Sink for FilesSink {
     fn replaces_interval(&self) -> bool {
         // An appending run of an interval has files of its own, which a rerun replaces.
         self.target.interval.is_some()
+    }
+
+    fn is_unwritten(&self) -> Result<bool> {
+        Ok(names_below(&self.target.folder)?.is_empty())
     }
 
     fn guarantee(&self) -> String {

@@ -220,4 +220,15 @@ impl SplitReader for LogReader {
         self.bound = Some(self.held().end);
         Ok(())
     }
+
+    fn stop_at(&mut self, offset: &Offset) -> Result<()> {
+        // Batches end with a frame, so no frame goes beyond an offset that a batch carried.
+        self.bound = Some(offset.as_number().ok_or_else(|| not_ours(&self.split, offset))?);
+        Ok(())
+    }
+}
+
+fn not_ours(split: &SplitId, offset: &Offset) -> Error {
+    Error::new(Kind::Corrupt, "X049", format!("`{offset}` is no offset of split `{split}`"))
+        .fact("the table read from another connector when the offset was recorded")
 }

@@ -131,6 +131,11 @@ impl Sink for LogSink {
         )))
     }
 
+    fn is_unwritten(&self) -> Result<bool> {
+        let Some(topic) = Topic::open(&self.state, &self.config.topic, false)? else { return Ok(true) };
+        Ok(!topic.head.visible()?.producers.contains_key(&self.producer))
+    }
+
     fn guarantee(&self) -> String {
         "exactly-once: records become visible by epoch, with the producer's progress in the topic's own head".to_owned()
     }

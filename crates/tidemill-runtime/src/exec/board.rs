@@ -44,6 +44,8 @@ pub(crate) struct Board {
     watermark: Watermark,
     /// Whether nothing is read or waits to be, and every endless split is idle.
     idle: bool,
+    /// What is read again, when this is no first reading.
+    again: Option<SourceProgress>,
 }
 
 impl Board {
@@ -59,12 +61,44 @@ impl Board {
             })
             .collect();
         let watermark = from.watermark.unwrap_or(Watermark::MIN);
-        Board { boundedness, time, once, listed: !from.splits.is_empty(), entries, watermark, idle: false }
+        Board { boundedness, time, once, listed: !from.splits.is_empty(), entries, watermark, idle: false, again: None }
+    }
+
+    /// The board of a reading from the beginning up to where `before` stands: no split and no row more. Its watermark
+    /// follows the rows, is never ahead of the one on record, and meets it at the end.
+    pub(crate) fn again(boundedness: Boundedness, time: Option<SourceTime>, before: &SourceProgress) -> Board {
+        let begun = before.splits.iter().filter(|(_, split)| split.is_begun());
+        let entries = begun.map(|(id, _)| {
+            let split = Split { id: id.clone(), finite: true, min_event_time: None, bytes: None };
+            let (holder, progress) = (Holder::Waiting, SplitProgress::default());
+            (id.clone(), Entry { split, holder, progress, at_end_since: None, idle: false })
+        });
+        Board {
+            boundedness,
+            time,
+            once: true,
+            listed: true,
+            entries: entries.collect(),
+            watermark: Watermark::MIN,
+            idle: false,
+            again: Some(before.clone()),
+        }
+    }
+
+    /// How far a split is read, when it is read again.
+    pub(crate) fn goal(&self, id: &SplitId) -> Option<SplitProgress> {
+        self.again.as_ref()?.splits.get(id).cloned()
+    }
+
+    /// A split that is to be read again and is not there any more.
+    pub(crate) fn missing(&self, listed: &[Split]) -> Option<&SplitId> {
+        self.again.as_ref()?;
+        self.entries.keys().find(|id| !listed.iter().any(|split| split.id == **id))
     }
 
     /// Takes a fresh listing. A bounded source is what it was at its first listing: later splits are not its.
     pub(crate) fn list(&mut self, splits: Vec<Split>) {
-        let frozen = self.boundedness == Boundedness::Bounded && self.listed;
+        let frozen = self.again.is_some() || self.boundedness == Boundedness::Bounded && self.listed;
         for split in splits {
             match self.entries.get_mut(&split.id) {
                 Some(entry) => entry.split = split,
@@ -135,7 +169,12 @@ impl Board {
 
     /// The watermark at this instant.
     pub(crate) fn watermark(&mut self, now: Timestamp) -> Watermark {
-        let candidate = self.candidate(now);
+        let mut candidate = self.candidate(now);
+        if let Some(before) = &self.again {
+            let known = before.watermark.unwrap_or(Watermark::MIN);
+            let read = self.entries.values().all(|e| e.holder == Holder::Nobody || e.at_end_since.is_some());
+            candidate = if read { known } else { candidate.min(known) };
+        }
         if candidate > self.watermark {
             self.watermark = candidate;
         }

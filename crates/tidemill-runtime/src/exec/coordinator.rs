@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidemill_checkpoint::Manifest;
+use tidemill_checkpoint::{Manifest, switch};
 use tidemill_model::{Epoch, Error, Kind, Result, SplitId, Timestamp, Trigger, Watermark};
 
 use super::board::Holder;
@@ -17,6 +17,7 @@ use super::job::{Job, Shared, StopFlag, all_bounded};
 use super::lane::{Ack, Command};
 use super::persist::{Draft, draft};
 use super::progress::SplitStatus;
+use super::rebuild::{Rebuild, gone, too_many_dead};
 use super::ticks::{Next, Observed, next};
 use crate::{Committable, NodeKind, SinkCommitter};
 
@@ -73,6 +74,8 @@ pub struct Coordinator {
     first: bool,
     /// Whether every source ends.
     bounded: bool,
+    /// What is computed anew, if that is the job.
+    rebuild: Option<Rebuild>,
     /// Called between any two steps of the commit; tests crash there.
     probe: Option<Probe>,
 }
@@ -83,20 +86,12 @@ pub type Probe = Box<dyn FnMut(&'static str) -> Result<()> + Send>;
 impl Coordinator {
     pub(crate) fn new(
         job: Job,
-        resumed: Option<Manifest>,
+        (resumed, rebuild): (Option<Manifest>, Option<Rebuild>),
         committers: BTreeMap<String, Box<dyn SinkCommitter>>,
         shared: Arc<Shared>,
     ) -> Coordinator {
-        let fingerprints = job
-            .graph
-            .nodes
-            .iter()
-            .filter_map(|node| match &node.kind {
-                NodeKind::Operator(factory) => Some((node.name.clone(), factory.fingerprint())),
-                NodeKind::Source(_) | NodeKind::Sink(_) => None,
-            })
-            .filter(|(_, fingerprint)| !fingerprint.is_empty())
-            .collect();
+        let stateful = job.graph.fingerprints().into_iter().filter(|(_, fingerprint)| !fingerprint.is_empty());
+        let fingerprints = stateful.collect();
         if let Some(manifest) = &resumed {
             job.progress.update(|p| {
                 p.epoch = manifest.epoch;
@@ -119,6 +114,7 @@ impl Coordinator {
             marks: Vec::new(),
             first: true,
             bounded,
+            rebuild,
             probe: None,
         }
     }
@@ -196,7 +192,11 @@ impl Coordinator {
         for (number, board) in &self.shared.boards {
             if let NodeKind::Source(node) = &self.job.graph.nodes[*number].kind {
                 let listed = node.source.list_splits().map_err(|e| e.context(format!("reading {}", node.dataset)))?;
-                lock(board).list(listed);
+                let mut board = lock(board);
+                if let Some(split) = board.missing(&listed) {
+                    return Err(gone(&node.dataset, split));
+                }
+                board.list(listed);
             }
         }
         self.next_discovery = self.job.clock.now().plus(self.job.limits.discovery);
@@ -206,6 +206,16 @@ impl Coordinator {
 
     fn read_on(&mut self, since: Timestamp) -> Result<Step> {
         let now = self.job.clock.now();
+        if self.rebuild.is_some() {
+            if self.stop.is_set() {
+                // Half a result is none; what is on record stands.
+                self.phase = Phase::Ended;
+                return Ok(Step::Worked);
+            }
+            if self.shared.wants_barrier.load(Ordering::Relaxed) {
+                return Err(too_many_dead());
+            }
+        }
         let following = matches!(self.job.trigger, Trigger::Continuous);
         if following && now >= self.next_discovery && !self.bounded {
             self.discover()?;
@@ -292,13 +302,18 @@ impl Coordinator {
             fingerprint: &self.job.fingerprint,
             views: &self.job.views,
             fingerprints: &self.fingerprints,
-            previous: self.manifest.as_ref(),
+            previous: self.manifest.as_ref().filter(|_| self.rebuild.is_none()),
             whole: self.first,
             now: self.job.clock.now(),
             errors: self.job.errors,
         };
         let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &mut acks, &from)?;
-        self.record_listed_splits(&mut manifest);
+        match (&self.rebuild, &self.manifest) {
+            (Some(rebuild), Some(record)) => {
+                manifest = switch(record, manifest, &rebuild.kept, &rebuild.datasets)?;
+            }
+            _ => self.record_listed_splits(&mut manifest),
+        }
         self.reached_probe("state written")?;
         self.job.checkpoints.create(&manifest)?;
         self.reached_probe("manifest created")?;

@@ -1,11 +1,11 @@
 //! [`Job`]: what to run and with what; [`Dataflow`] is the same made ready: recovered, restored, waiting to be stepped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidemill_checkpoint::{Checkpoints, Manifest, Recovery, SourceProgress, recover};
+use tidemill_checkpoint::{Checkpoints, Fate, Manifest, Recovery, SourceProgress, recover};
 use tidemill_model::{Clock, Epoch, Error, Kind, Result, Trigger};
 
 use super::board::Board;
@@ -13,6 +13,7 @@ use super::coordinator::Coordinator;
 use super::exchange::{Bell, EdgeQueues};
 use super::lane::{Ack, Command, Lane};
 use super::progress::Progress;
+use super::rebuild::Rebuild;
 use super::views::Views;
 use crate::{Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter};
 
@@ -45,6 +46,9 @@ pub struct Job {
     pub limits: Limits,
     /// How many rows of an epoch may fail in expressions.
     pub errors: ErrorLimit,
+    /// The tables and views whose results are computed anew, over exactly the input that is on record, and switched in
+    /// one epoch, with which the job ends. `None`: goes on from the newest manifest.
+    pub anew: Option<BTreeSet<String>>,
 }
 
 /// A materialized view and the node whose state is its rows.
@@ -127,21 +131,24 @@ impl Dataflow {
     ///
     /// # Errors
     /// Plan, when the state on record was computed by another query; whatever sources, sinks and the store answer.
-    pub fn new(job: Job) -> Result<Dataflow> {
+    pub fn new(mut job: Job) -> Result<Dataflow> {
         let latest = job.checkpoints.latest()?;
-        let plan = stateful_nodes(&job.graph);
-        let resumed = match recover(latest, &plan) {
-            Recovery::Fresh => None,
-            Recovery::Resume(manifest) => Some(*manifest),
-            Recovery::Changed { epoch, nodes } => return Err(changed(&job.pipeline, epoch, &nodes)),
+        let resumed = match (&job.anew, latest) {
+            (Some(_), latest) => latest,
+            (None, latest) => match recover(latest, &job.graph.fingerprints()) {
+                Recovery::Fresh => None,
+                Recovery::Resume(manifest) => Some(*manifest),
+                Recovery::Changed { epoch, nodes } => return Err(changed(&job.pipeline, epoch, &nodes)),
+            },
         };
         let mut committers = open_committers(&job.graph)?;
         settle_sinks(&mut committers, resumed.as_ref(), &job)?;
         job.checkpoints.clean_after(resumed.as_ref().map_or(Epoch::NONE, |m| m.epoch))?;
+        let rebuild = job.anew.take().map(|targets| Rebuild::of(&mut job, targets));
 
         let lanes = job.lanes.max(1);
         let to_present = !matches!(job.trigger, Trigger::Continuous);
-        let boards = open_boards(&job, resumed.as_ref(), matches!(job.trigger, Trigger::Once));
+        let boards = open_boards(&job, resumed.as_ref(), rebuild.is_some());
         let shared = Arc::new(Shared {
             boards,
             commands: (0..lanes).map(|_| Mutex::default()).collect(),
@@ -155,28 +162,24 @@ impl Dataflow {
         let queues = exchange_queues(&job.graph, lanes);
         let mut ready = Vec::with_capacity(lanes);
         for lane in 0..lanes {
-            ready.push(Lane::new(&job, (lane, lanes), to_present, &queues, Arc::clone(&shared))?);
+            let anew = rebuild.is_some();
+            ready.push(Lane::new(&job, (lane, lanes), (to_present, anew), &queues, Arc::clone(&shared))?);
         }
-        restore(&job, resumed.as_ref(), &mut ready)?;
-        let coordinator = Coordinator::new(job, resumed, committers, Arc::clone(&shared));
+        if rebuild.is_none() {
+            restore(&job, resumed.as_ref(), &mut ready)?;
+        }
+        let coordinator = Coordinator::new(job, (resumed, rebuild), committers, Arc::clone(&shared));
         Ok(Dataflow { lanes: ready, coordinator, shared })
     }
 }
 
-/// Nodes whose state a manifest holds, with the fingerprint that makes it readable.
-fn stateful_nodes(graph: &Graph) -> Vec<(String, String)> {
-    let nodes = graph.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Operator(factory) => Some((node.name.clone(), factory.fingerprint())),
-        NodeKind::Source(_) | NodeKind::Sink(_) => None,
-    });
-    nodes.filter(|(_, fingerprint)| !fingerprint.is_empty()).collect()
-}
-
-fn changed(pipeline: &str, epoch: Epoch, nodes: &[String]) -> Error {
+fn changed(pipeline: &str, epoch: Epoch, nodes: &[(String, Fate)]) -> Error {
     let message = format!("the query of `{pipeline}` changed: its state was computed by another one");
+    let nodes: Vec<String> = nodes.iter().map(|(node, fate)| format!("{node} ({})", fate.word())).collect();
     Error::new(Kind::Plan, "P150", message)
         .fact(format!("the state on record is of epoch {epoch}; these steps differ: {}", nodes.join(", ")))
-        .fact("put the query back, give the pipeline a new name, or remove its folder under the state folder to start over")
+        .fact(format!("compute it anew from the beginning of the input: tidemill run {pipeline} --rebuild"))
+        .fact(format!("or put the query back; tidemill plan {pipeline} says what is kept and what is rebuilt"))
 }
 
 fn open_committers(graph: &Graph) -> Result<BTreeMap<String, Box<dyn SinkCommitter>>> {
@@ -225,13 +228,18 @@ pub fn orphaned(pipeline: &str, epoch: Epoch, target: &str) -> Error {
         .fact(format!("put the INSERT INTO {target} back, run the pipeline once, then take it out"))
 }
 
-fn open_boards(job: &Job, resumed: Option<&Manifest>, once: bool) -> BTreeMap<usize, Arc<Mutex<Board>>> {
+fn open_boards(job: &Job, resumed: Option<&Manifest>, again: bool) -> BTreeMap<usize, Arc<Mutex<Board>>> {
+    let once = matches!(job.trigger, Trigger::Once);
     let mut boards = BTreeMap::new();
     for (number, node) in job.graph.nodes.iter().enumerate() {
         if let NodeKind::Source(source) = &node.kind {
             let fresh = SourceProgress::default();
             let from = resumed.and_then(|manifest| manifest.sources.get(&node.name)).unwrap_or(&fresh);
-            let board = Board::new(source.source.boundedness(), source.time.clone(), once, from);
+            let (boundedness, time) = (source.source.boundedness(), source.time.clone());
+            let board = match again {
+                true => Board::again(boundedness, time, from),
+                false => Board::new(boundedness, time, once, from),
+            };
             boards.insert(number, Arc::new(Mutex::new(board)));
         }
     }

@@ -68,6 +68,8 @@ pub struct Lane {
     arrivals: Vec<(Timestamp, u64)>,
     barriers_due: usize,
     failed: bool,
+    /// Whether results are computed anew, to be put in the place of others.
+    anew: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl Lane {
     pub(crate) fn new(
         job: &Job,
         (lane, lanes): (usize, usize),
-        to_present: bool,
+        (to_present, anew): (bool, bool),
         queues: &BTreeMap<(usize, usize), EdgeQueues>,
         shared: Arc<Shared>,
     ) -> Result<Lane> {
@@ -128,6 +130,7 @@ impl Lane {
             arrivals: Vec::new(),
             barriers_due: 0,
             failed: false,
+            anew,
         })
     }
 
@@ -483,7 +486,8 @@ impl Lane {
             }
             Some(Work::Sink(sink)) => {
                 ack.rows_written += std::mem::take(&mut node.rows_written);
-                let prepared = sink.prepare(epoch).map_err(|e| e.context(format!("preparing {}", node.name)))?;
+                let prepared = if self.anew { sink.prepare_anew(epoch) } else { sink.prepare(epoch) };
+                let prepared = prepared.map_err(|e| e.context(format!("preparing {}", node.name)))?;
                 if let Some(committable) = prepared {
                     ack.sinks.insert(node.name.clone(), committable);
                 }

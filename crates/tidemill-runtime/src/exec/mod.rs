@@ -17,6 +17,7 @@ mod lane;
 mod persist;
 mod progress;
 mod pull;
+mod rebuild;
 mod ticks;
 mod unread;
 mod views;

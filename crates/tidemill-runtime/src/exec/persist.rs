@@ -44,6 +44,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         sinks: BTreeMap::new(),
         ledger: from.previous.map(|m| m.ledger.clone()).unwrap_or_default(),
         counters: from.previous.map(|m| m.counters.clone()).unwrap_or_default(),
+        dead_from: from.previous.map(|m| m.dead_from.clone()).unwrap_or_default(),
     };
     if from.whole {
         manifest.state.clear();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
 use tidemill_checkpoint::{Counters, SplitProgress};
-use tidemill_model::{Clock, Result, SplitId, Timestamp, Watermark};
+use tidemill_model::{Clock, Error, Kind, Result, SplitId, Timestamp, Watermark};
 
 use super::board::{Board, behind};
 use super::exchange::lock;
@@ -19,6 +19,20 @@ struct OpenSplit {
     at_end_since: Option<Timestamp>,
     /// Whether it has answered `AtEnd` since it was last asked to go on.
     done_for_now: bool,
+    /// How far it is read, when what was read before is read again.
+    goal: Option<SplitProgress>,
+}
+
+impl OpenSplit {
+    /// A split that is read again must give the records that it gave before, or results over them would differ silently.
+    fn has_read_again(&self, dataset: &str) -> Result<()> {
+        let Some(goal) = self.goal.as_ref().filter(|goal| goal.rows != self.progress.rows) else { return Ok(()) };
+        let (before, now, split) = (goal.rows, self.progress.rows, &self.split.id);
+        let message = format!("split {split} of `{dataset}` has {now} records of the {before} that were read before");
+        Err(Error::new(Kind::Config, "C151", message)
+            .fact("a source that forgets (retention, files that were removed) cannot be read again from its beginning")
+            .fact("put the query back, or begin under a new name of the pipeline; nothing was changed"))
+    }
 }
 
 /// What one pull brought.
@@ -78,7 +92,7 @@ impl SourceDriver {
 
     /// A new tick: every reader goes on to the end that is present now.
     pub(crate) fn bound_to_present(&mut self) -> Result<()> {
-        for open in &mut self.open {
+        for open in self.open.iter_mut().filter(|open| open.goal.is_none()) {
             open.reader.bound_to_present()?;
             open.done_for_now = false;
         }
@@ -106,12 +120,14 @@ impl SourceDriver {
                 Ok(Pull::AtEnd) => {
                     let now = self.clock.now();
                     let open = &mut self.open[next];
+                    open.has_read_again(&self.node.dataset)?;
                     open.done_for_now = true;
                     open.at_end_since.get_or_insert(now);
                     lock(&self.board).advance(&open.split.id, &open.progress, open.at_end_since);
                 }
                 Ok(Pull::Finished) => {
                     let mut open = self.open.swap_remove(next);
+                    open.has_read_again(&self.node.dataset)?;
                     open.progress.finished = true;
                     lock(&self.board).advance(&open.split.id, &open.progress, None);
                     self.finished.insert(open.split.id, open.progress);
@@ -147,20 +163,27 @@ impl SourceDriver {
     fn claim(&mut self) -> Result<()> {
         loop {
             let has_finite = self.open.iter().any(|open| open.split.finite);
-            let claimed = lock(&self.board).claim(self.lane, self.lanes, has_finite);
+            let mut board = lock(&self.board);
+            let claimed = board.claim(self.lane, self.lanes, has_finite);
             let Some((split, progress)) = claimed else { return Ok(()) };
+            let goal = board.goal(&split.id);
+            drop(board);
             let mut reader = self
                 .node
                 .source
                 .open(&split, progress.offset.as_ref(), &self.node.hints)
                 .map_err(|e| e.context(format!("opening {} split {}", self.node.dataset, split.id)))?;
-            if self.to_present {
-                reader.bound_to_present()?;
+            match goal.as_ref().map(|goal| &goal.offset) {
+                Some(Some(offset)) => reader.stop_at(offset)?,
+                Some(None) => {}
+                None if self.to_present => reader.bound_to_present()?,
+                None => {}
             }
             let decoder = self.node.decoder.as_ref().map(|make| make()).transpose()?;
             let event_time = self.node.hints.event_time.as_deref();
             let intake = Intake::new(&self.node.dataset, event_time, decoder, (self.node.gate)()?);
-            self.open.push(OpenSplit { split, reader, intake, progress, at_end_since: None, done_for_now: false });
+            let (at_end_since, done_for_now) = (None, false);
+            self.open.push(OpenSplit { split, reader, intake, progress, at_end_since, done_for_now, goal });
         }
     }
 

@@ -402,18 +402,8 @@ impl Work<'_> {
         steps: &[Step<'_>],
         staged: &[Vec<Committable>],
     ) -> Manifest {
-        let mut manifest = latest.unwrap_or_else(|| Manifest {
-            pipeline: self.pipeline.name.clone(),
-            epoch: Epoch::NONE,
-            fingerprint: String::new(),
-            committed_at: self.context.clock.now(),
-            sources: BTreeMap::new(),
-            state: BTreeMap::new(),
-            views: BTreeMap::new(),
-            sinks: BTreeMap::new(),
-            ledger: tidemill_checkpoint::Ledger::default(),
-            counters: Counters::default(),
-        });
+        let first = || Manifest::first(&self.pipeline.name, Epoch::NONE, self.context.clock.now());
+        let mut manifest = latest.unwrap_or_else(first);
         manifest.epoch = self.epoch;
         manifest.committed_at = self.context.clock.now();
         manifest.ledger.record(self.interval, generation);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
-use tidemill_model::{Epoch, Error, Kind, Result};
+use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::exec::ViewRows;
 use tidemill_runtime::{STATEMENT, ipc, standing_rows};
 
@@ -74,13 +74,13 @@ impl Stored {
     fn rows_of(
         &self,
         pipelines: &[String],
-        files: impl Fn(&Checkpoints, Epoch) -> Result<Vec<String>>,
+        files: impl Fn(&Checkpoints, &Manifest) -> Result<Vec<String>>,
     ) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for pipeline in pipelines {
             let read = self.at_newest(pipeline, |checkpoints, manifest| {
                 let mut batches = Vec::new();
-                for file in files(checkpoints, manifest.epoch)? {
+                for file in files(checkpoints, manifest)? {
                     let gone = || Error::new(Kind::Corrupt, "X035", format!("stored file {file} is gone"));
                     let bytes = checkpoints.read_dead_letters(&file)?.ok_or_else(gone)?;
                     batches.extend(ipc::decode_batches(&bytes)?.1);
@@ -110,11 +110,11 @@ impl ViewSource for Stored {
     }
 
     fn dead_letters(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
-        once_each(self.rows_of(pipelines, |checkpoints, epoch| checkpoints.dead_letter_files(dataset, epoch))?)
+        once_each(self.rows_of(pipelines, |checkpoints, manifest| checkpoints.dead_letter_files(dataset, manifest))?)
     }
 
     fn late_rows(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
-        self.rows_of(pipelines, |checkpoints, epoch| checkpoints.late_files(dataset, epoch))
+        self.rows_of(pipelines, |checkpoints, manifest| checkpoints.late_files(dataset, manifest))
     }
 }
 

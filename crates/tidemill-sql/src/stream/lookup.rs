@@ -53,6 +53,8 @@ pub(super) struct LookupFactory {
     /// Read by the first lane that starts, for all of them.
     pub(super) table: Mutex<Option<Arc<Table>>>,
     pub(super) text: String,
+    /// See [`OperatorFactory::definition`].
+    pub(super) definition: String,
     pub(super) place: Place,
 }
 
@@ -88,6 +90,10 @@ impl OperatorFactory for LookupFactory {
 
     fn describe(&self) -> String {
         self.text.clone()
+    }
+
+    fn definition(&self) -> String {
+        self.definition.clone()
     }
 }
 

@@ -22,4 +22,4 @@ mod transform;
 mod view;
 
 pub use gate::GateRules;
-pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream};
+pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream, plan_stream_from};

@@ -17,6 +17,8 @@ use crate::session::lift;
 pub(super) struct TransformFactory {
     pub(super) steps: Arc<Guarded>,
     pub(super) text: String,
+    /// See [`OperatorFactory::definition`].
+    pub(super) definition: String,
     pub(super) place: Place,
 }
 
@@ -27,6 +29,10 @@ impl OperatorFactory for TransformFactory {
 
     fn describe(&self) -> String {
         self.text.clone()
+    }
+
+    fn definition(&self) -> String {
+        self.definition.clone()
     }
 }
 

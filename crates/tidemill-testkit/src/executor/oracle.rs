@@ -167,7 +167,7 @@ pub(super) fn check_end(world: &World, rivalled: bool) -> Result<()> {
     let refused: Vec<i64> = dead(&rows);
     same("dead letters counted", epoch, &counters.rows_dead(), &(refused.len() as u64))?;
     // Of two processes at once, the one that lost an epoch may have written over the dead letters of the other.
-    if rivalled { Ok(()) } else { same("dead letters at rest", epoch, &dead_at_rest(world, epoch)?, &refused) }
+    if rivalled { Ok(()) } else { same("dead letters at rest", epoch, &dead_at_rest(world, &manifest)?, &refused) }
 }
 
 /// Each window is given out once, complete, or is still open; what is late is counted.
@@ -248,11 +248,11 @@ fn dead(rows: &[Row]) -> Vec<i64> {
     ids
 }
 
-fn dead_at_rest(world: &World, epoch: Epoch) -> Result<Vec<i64>> {
+fn dead_at_rest(world: &World, as_of: &Manifest) -> Result<Vec<i64>> {
     let store = Checkpoints::new(world.disk.calm() as Arc<dyn BlobStore>, PIPELINE);
     let mut ids = Vec::new();
     for dataset in ["a", "b", "rows"] {
-        for file in store.dead_letter_files(dataset, epoch)? {
+        for file in store.dead_letter_files(dataset, as_of)? {
             let Some(bytes) = store.read_dead_letters(&file)? else { continue };
             for batch in ipc::decode_batches(&bytes)?.1 {
                 let Some(raw) = batch.column_by_name("raw") else { continue };

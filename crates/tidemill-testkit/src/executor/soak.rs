@@ -178,6 +178,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
             gate: Arc::new(|| Ok(Box::new(TimeGate))),
             time: Some(time),
             schema: gated_schema(),
+            rules: String::new(),
         }),
     );
     let windows = graph.add("windows", NodeKind::Operator(Arc::new(WindowsFactory { size: 30 * MINUTE })));
@@ -199,6 +200,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
         progress: Arc::new(Progress::default()),
         limits: Limits::default(),
         errors: ErrorLimit::None,
+        anew: None,
     }
 }
 

@@ -172,6 +172,7 @@ impl World {
                 start: None,
             }),
             schema: gated_schema(),
+            rules: String::new(),
         }
     }
 
@@ -202,6 +203,7 @@ impl World {
                 ..Limits::default()
             },
             errors: ErrorLimit::None,
+            anew: None,
         };
         let Dataflow { lanes, mut coordinator, .. } = Dataflow::new(job)?;
         let stop = StopFlag::default();

@@ -96,6 +96,29 @@ pub(crate) enum Command {
         /// Answer its views over HTTP at the address of tidemill.toml while it runs
         #[arg(long, conflicts_with = "interval")]
         serve: bool,
+        /// Compute what another query computed anew first, from the beginning of the input, and switch it in one epoch
+        #[arg(long, conflicts_with = "interval")]
+        rebuild: bool,
+    },
+    /// Compute a pipeline's results anew over the input that it has read, and switch them in one epoch
+    Replay {
+        /// The pipeline
+        pipeline: String,
+        /// From where: earliest, or a time, which leaves out rows before it: 2026-11-20T02
+        #[arg(long, value_name = "earliest|TIME")]
+        from: String,
+        /// Only this table or view; may be repeated [default: all that the pipeline writes]
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// With a time: let results be those of the replayed rows alone, without anything older
+        #[arg(long)]
+        whole: bool,
+        /// Show what would be read, replaced and refused; change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// How many lanes [default: as configured, or one for each core]
+        #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+        lanes: Option<NonZeroUsize>,
     },
     /// Ask a question in SQL over tables, views and dead letters
     Query {

@@ -13,6 +13,7 @@ mod output;
 mod plan;
 mod query;
 mod reference;
+mod replay;
 mod rows;
 mod run;
 mod status;
@@ -26,7 +27,8 @@ use std::sync::Arc;
 use clap::Parser;
 use tidemill_model::{Error, Interval, Result, Trigger};
 
-use crate::{SystemClock, Workspace, variable};
+use crate::rebuild::Request;
+use crate::{RunOptions, SystemClock, Workspace, variable};
 use args::{Arguments, Command, Common};
 use failure::{Failure, Outcome};
 use output::Output;
@@ -82,16 +84,22 @@ async fn execute(arguments: &Arguments, output: &Output) -> Outcome<ExitCode> {
 struct Asked {
     trigger: Option<Trigger>,
     interval: Option<Interval>,
+    replay: Option<Request>,
 }
 
 impl Asked {
     fn read(command: &Command) -> Result<Asked> {
+        if let Command::Replay { from, only, whole, .. } = command {
+            let replay = Some(replay::request(from, only, *whole)?);
+            return Ok(Asked { trigger: None, interval: None, replay });
+        }
         let Command::Run { trigger, interval, .. } = command else {
-            return Ok(Asked { trigger: None, interval: None });
+            return Ok(Asked { trigger: None, interval: None, replay: None });
         };
         Ok(Asked {
             trigger: trigger.as_deref().map(Trigger::parse).transpose()?,
             interval: interval.as_deref().map(Interval::parse).transpose()?,
+            replay: None,
         })
     }
 }
@@ -101,13 +109,25 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
     match command {
         Command::Init { .. } | Command::Demo { .. } | Command::Reference { .. } => {}
         Command::Plan { pipeline } => plan::plan(workspace, pipeline.as_deref(), output)?,
-        Command::Run { pipeline, lanes, serve, .. } => {
+        Command::Replay { pipeline, dry_run, lanes, .. } => {
+            let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+            let Some(request) = &asked.replay else { return Ok(ExitCode::SUCCESS) };
+            if *dry_run {
+                replay::dry_run(workspace, pipeline, request, output)?;
+            } else {
+                let lanes = lanes.map(|lanes| lanes.get());
+                Box::pin(replay::replay(workspace, pipeline, request, lanes, output)).await?;
+            }
+        }
+        Command::Run { pipeline, lanes, serve, rebuild, .. } => {
             let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
             match asked.interval {
                 Some(interval) => Box::pin(run::interval(workspace, pipeline, interval, output)).await?,
                 None => {
                     let lanes = lanes.map(|lanes| lanes.get());
-                    Box::pin(run::live(workspace, pipeline, asked.trigger, lanes, *serve, output)).await?;
+                    let options = RunOptions { trigger: asked.trigger, lanes, ..RunOptions::default() };
+                    let how = run::How { serve: *serve, rebuild: *rebuild };
+                    Box::pin(run::live(workspace, pipeline, options, how, output)).await?;
                 }
             }
         }

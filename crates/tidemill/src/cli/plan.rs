@@ -1,7 +1,6 @@
 //! `tidemill plan`: checks pipelines, and shows their graph, state and guarantees; changes nothing.
 
 use serde_json::{Value, json};
-use tidemill_checkpoint::{Recovery, recover};
 use tidemill_model::{Error, Result};
 use tidemill_runtime::{Graph, NodeKind};
 use tidemill_sql::batch::{self, PlannedTarget};
@@ -11,6 +10,7 @@ use tidemill_sql::stream::StreamPlan;
 use super::failure::{Outcome, pipelines};
 use super::numbers::{counted, grouped};
 use super::output::Output;
+use crate::rebuild::{self, Action, Changes, Request};
 use crate::{Workspace, engine};
 
 pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -> Outcome {
@@ -20,7 +20,7 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
     let mut planned_all = Vec::new();
     for pipeline in &pipelines {
         match one(workspace, pipeline, &mut values, output) {
-            Ok(by_interval) => planned_all.push((*pipeline, by_interval)),
+            Ok(planned) => planned_all.push((*pipeline, planned)),
             Err(error) => errors.push(error),
         }
     }
@@ -35,16 +35,28 @@ pub(crate) fn plan(workspace: &Workspace, only: Option<&str>, output: &Output) -
         if pipelines.is_empty() {
             output.note("No pipelines yet: write one into pipelines/NAME.sql, or see tidemill init --example orders.");
         }
-        if let [(pipeline, by_interval)] = planned_all[..] {
-            let how = if by_interval { " --interval START/PERIOD" } else { "" };
+        if let [(pipeline, planned)] = planned_all[..] {
+            let how = match planned {
+                Planned { by_interval: true, .. } => " --interval START/PERIOD",
+                Planned { differs: true, .. } => " --rebuild",
+                Planned { .. } => "",
+            };
             output.note(format!("Next: tidemill run {}{how}", pipeline.name));
         }
     }
     Ok(())
 }
 
-/// Plans and shows one pipeline; answers whether it runs by interval.
-fn one(workspace: &Workspace, pipeline: &Pipeline, values: &mut Vec<Value>, output: &Output) -> Result<bool> {
+/// How a pipeline that can run is run.
+#[derive(Clone, Copy)]
+struct Planned {
+    by_interval: bool,
+    /// Whether what is on record was computed by another query.
+    differs: bool,
+}
+
+/// Plans and shows one pipeline.
+fn one(workspace: &Workspace, pipeline: &Pipeline, values: &mut Vec<Value>, output: &Output) -> Result<Planned> {
     if engine::is_by_interval(workspace, pipeline)? {
         let targets = batch::plan_interval(&workspace.catalog, &pipeline.name, &workspace.resources())?;
         if output.is_human() {
@@ -52,31 +64,95 @@ fn one(workspace: &Workspace, pipeline: &Pipeline, values: &mut Vec<Value>, outp
         } else {
             values.push(interval_json(pipeline, &targets));
         }
-        return Ok(true);
+        return Ok(Planned { by_interval: true, differs: false });
     }
     let planned = engine::plan(workspace, &pipeline.name)?;
-    let state = state(workspace, pipeline, &planned)?;
+    let state = State::of(workspace, pipeline, &planned)?;
     if output.is_human() {
         human(pipeline, &planned, &state, output);
     } else {
         values.push(as_json(pipeline, &planned, &state));
     }
-    Ok(false)
+    Ok(Planned { by_interval: false, differs: state.differs() })
 }
 
 /// What the next run does with the state on record.
-fn state(workspace: &Workspace, pipeline: &Pipeline, planned: &StreamPlan) -> Result<String> {
-    let latest = workspace.checkpoints(&pipeline.name).latest()?;
-    Ok(match recover(latest, &planned.fingerprints()) {
-        Recovery::Fresh => "none yet: the first run begins at the start of its sources".to_owned(),
-        Recovery::Resume(manifest) => format!("= keep, continue after epoch {}", grouped(manifest.epoch.0)),
-        Recovery::Changed { epoch, nodes } => {
-            format!("x epoch {epoch} was computed by another query; these steps differ: {}", nodes.join(", "))
-        }
-    })
+struct State {
+    text: String,
+    /// `None` before the first run.
+    changes: Option<Changes>,
 }
 
-fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &str, output: &Output) {
+impl State {
+    fn of(workspace: &Workspace, pipeline: &Pipeline, planned: &StreamPlan) -> Result<State> {
+        let changes = rebuild::changes(workspace, &pipeline.name, planned, &Request::Changed)?;
+        let text = match &changes {
+            None => "none yet: the first run begins at the start of its sources".to_owned(),
+            Some(Changes { record, differs: false, .. }) => {
+                format!("= keep, continue after epoch {}", grouped(record.epoch.0))
+            }
+            Some(Changes { record, .. }) => {
+                format!("x epoch {} was computed by another query", grouped(record.epoch.0))
+            }
+        };
+        Ok(State { text, changes })
+    }
+
+    fn differs(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| changes.differs)
+    }
+
+    /// Each operator, and what becomes of each target, for people.
+    fn lines(&self, pipeline: &Pipeline, output: &Output) {
+        output.line(format!("  State    {}", self.text));
+        let Some(changes) = self.changes.as_ref().filter(|changes| changes.differs || output.is_verbose()) else {
+            return;
+        };
+        for (operator, fate) in &changes.operators {
+            output.line(format!("           {:<8} {operator}", fate.word()));
+        }
+        if changes.differs {
+            let mut label = "Rebuild ";
+            for (target, action) in &changes.targets {
+                output.line(format!("  {label} > {target}  {}", action_words(*action)));
+                label = "        ";
+            }
+            output.line(format!("           by: tidemill run {} --rebuild", pipeline.name));
+        }
+    }
+
+    fn operators_json(&self) -> Value {
+        let operators = self.changes.iter().flat_map(|changes| &changes.operators);
+        operators.map(|(name, fate)| json!({"name": name, "state": fate.word()})).collect()
+    }
+
+    fn targets_json(&self) -> Value {
+        let changes = self.changes.iter().filter(|changes| changes.differs);
+        changes.flat_map(|changes| &changes.targets).map(|(name, action)| action_json(name, *action)).collect()
+    }
+}
+
+/// What becomes of a target, in words.
+pub(super) fn action_words(action: Action) -> String {
+    match action {
+        Action::Keep => "kept, goes on from where it is".to_owned(),
+        Action::Anew(None) => "computed anew and switched in one epoch".to_owned(),
+        Action::Anew(Some(note)) => format!("computed anew and switched in one epoch; {note}"),
+        Action::Refused(why, instead) => format!("x refused: {why}; {instead}"),
+    }
+}
+
+/// The same for programs.
+pub(super) fn action_json(name: &str, action: Action) -> Value {
+    let (word, note, instead) = match action {
+        Action::Keep => ("keep", None, None),
+        Action::Anew(note) => ("anew", note, None),
+        Action::Refused(why, instead) => ("refused", Some(why), Some(instead)),
+    };
+    json!({"target": name, "action": word, "note": note, "instead": instead})
+}
+
+fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &State, output: &Output) {
     let latency = pipeline.latency.map(|l| format!(", latency {}", tidemill_model::Span(l))).unwrap_or_default();
     output.line(format!("{}  {}  {}{latency}", pipeline.name, pipeline.file, pipeline.trigger));
     let mut label = "Graph   ";
@@ -93,7 +169,7 @@ fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &str, output: &Output
             label = "        ";
         }
     }
-    output.line(format!("  State    {state}"));
+    state.lines(pipeline, output);
     for sink in &planned.sinks {
         output.line(format!("  Delivery > {}  {}", sink.name, sink.guarantee));
     }
@@ -165,7 +241,7 @@ fn step(kind: &NodeKind) -> String {
     }
 }
 
-fn as_json(pipeline: &Pipeline, planned: &StreamPlan, state: &str) -> Value {
+fn as_json(pipeline: &Pipeline, planned: &StreamPlan, state: &State) -> Value {
     let nodes: Vec<Value> = planned
         .graph
         .nodes
@@ -186,7 +262,9 @@ fn as_json(pipeline: &Pipeline, planned: &StreamPlan, state: &str) -> Value {
         "file": *pipeline.file,
         "trigger": pipeline.trigger.to_string(),
         "nodes": nodes,
-        "state": state,
+        "state": state.text,
+        "operators": state.operators_json(),
+        "rebuild": state.targets_json(),
         "sinks": planned.sinks.iter().map(|s| json!({"name": s.name, "guarantee": s.guarantee})).collect::<Vec<_>>(),
         "views": planned.views.iter().map(|v| v.name.clone()).collect::<Vec<_>>(),
         "notes": planned.notes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill_model::{Error, Interval, Kind, Result, Timestamp, Trigger};
+use tidemill_model::{Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::{Progress, Snapshot, StopFlag, Views};
 use tidemill_serve::{Server, ServerState};
 use tidemill_sql::Side;
@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::failure::{Failure, Outcome};
 use super::numbers::{counted, duration, grouped, instant, rate};
 use super::output::Output;
+use super::replay;
 use crate::engine::{self, Live, RunOptions};
 use crate::{Workspace, workspace::served_views};
 
@@ -36,13 +37,21 @@ pub(crate) fn stop_on_signal(output: &Output) -> Result<StopFlag> {
     Ok(stop)
 }
 
+/// What a run does beside running.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Answers views over HTTP.
+    pub(crate) serve: bool,
+    /// Computes anew first what another query computed.
+    pub(crate) rebuild: bool,
+}
+
 /// Runs a pipeline by its trigger, or another one.
 pub(crate) async fn live(
     workspace: &Workspace,
     pipeline: &Pipeline,
-    trigger: Option<Trigger>,
-    lanes: Option<usize>,
-    serve: bool,
+    options: RunOptions,
+    how: How,
     output: &Output,
 ) -> Outcome {
     let output = &beside_rows(workspace, pipeline, output)?;
@@ -51,10 +60,12 @@ pub(crate) async fn live(
     }
     let pipeline = pipeline.name.as_str();
     let stop = stop_on_signal(output)?;
-    let options = RunOptions { trigger, lanes, ..RunOptions::default() };
+    if how.rebuild && !replay::rebuild(workspace, pipeline, &options, &stop, output).await? {
+        return Ok(());
+    }
     let published = Arc::new(Views::default());
     let live = Live::open(workspace, pipeline, &options, &published, &stop)?;
-    if serve {
+    if how.serve {
         let views = served_views(workspace, &[pipeline.to_owned()])?;
         let has_views = !views.is_empty();
         let state = ServerState { published, views: Arc::new(views), clock: Arc::clone(&workspace.clock) };
@@ -121,13 +132,13 @@ fn beside_rows(workspace: &Workspace, pipeline: &Pipeline, output: &Output) -> R
 }
 
 /// Shows a run while it goes on.
-async fn watch(
-    mut running: tokio::task::JoinHandle<Result<()>>,
+pub(super) async fn watch<T>(
+    mut running: tokio::task::JoinHandle<Result<T>>,
     progress: &Arc<Progress>,
     pipeline: &str,
     workspace: &Workspace,
     output: &Output,
-) -> Result<Result<()>> {
+) -> Result<Result<T>> {
     let spinner = output.spinner();
     let mut last: Option<(Timestamp, u64)> = None;
     let mut speed = 0.0;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use tidemill_checkpoint::{Checkpoints, Counters, Ledger, Manifest, Memory, OperatorState, ViewState};
+use tidemill_checkpoint::{Checkpoints, Manifest, Memory, OperatorState, ViewState};
 use tidemill_model::{Epoch, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
 use tidemill_runtime::{GONE, WEIGHT, ipc};
@@ -451,16 +451,9 @@ fn a_materialized_view_is_what_its_newest_epoch_stored() {
         let state = OperatorState { fingerprint: "f".to_owned(), chunks };
         let view = ViewState { node: "v".to_owned(), complete_to: None, newest_arrival: None };
         let manifest = Manifest {
-            pipeline: "p".to_owned(),
-            epoch: Epoch(epoch),
-            fingerprint: String::new(),
-            committed_at: Timestamp(0),
-            sources: BTreeMap::new(),
             state: BTreeMap::from([("v".to_owned(), state)]),
             views: BTreeMap::from([("v".to_owned(), view)]),
-            sinks: BTreeMap::new(),
-            ledger: Ledger::default(),
-            counters: Counters::default(),
+            ..Manifest::first("p", Epoch(epoch), Timestamp(0))
         };
         checkpoints.create(&manifest).expect("commits");
     }

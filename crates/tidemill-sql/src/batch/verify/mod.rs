@@ -275,7 +275,7 @@ impl Verifying<'_> {
         };
         let mut plans = Vec::new();
         for interval in &done {
-            let found = owned(plan.clone(), *interval, project)?;
+            let found = owned(plan.clone(), *interval, None, project)?;
             if found.whole.is_some() {
                 // The newest end has all rows before it.
                 plans.clear();

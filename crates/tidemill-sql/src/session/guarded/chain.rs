@@ -187,6 +187,33 @@ impl Chain {
         Ok((compiled, words.join(" | ")))
     }
 
+    /// What the chain does, without what depends on which columns other statements read: a choice of columns under their
+    /// own names says nothing.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let mut words = Vec::new();
+        for link in &self.links {
+            match link {
+                Link::Filter(condition) => words.push(format!("where {condition}")),
+                Link::Project(exprs, named) => {
+                    let names = named.fields().iter().map(|field| field.name());
+                    let renamed = exprs.iter().zip(names.clone()).any(|(expr, name)| match expr {
+                        Expr::Column(column) => column.name != *name,
+                        _ => true,
+                    });
+                    if renamed {
+                        let columns = exprs.iter().zip(named.fields());
+                        let columns: Vec<String> = columns
+                            .map(|(expr, field)| format!("{expr} as {} {}", field.name(), field.data_type()))
+                            .collect();
+                        words.push(format!("select {}", columns.join(", ")));
+                    }
+                }
+            }
+        }
+        words.join(" | ")
+    }
+
     /// Which columns of the input are the row, for people to read: those that a first projection chooses, else all.
     #[must_use]
     pub fn shown(&self) -> Vec<usize> {

@@ -53,6 +53,10 @@ impl OperatorFactory for PartialFactory {
     fn describe(&self) -> String {
         self.text.clone()
     }
+
+    fn definition(&self) -> String {
+        self.spec.fingerprint()
+    }
 }
 
 struct Partial {

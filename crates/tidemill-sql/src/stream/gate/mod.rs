@@ -91,6 +91,14 @@ impl GateRules {
         Ok(GateRules { dataset, place, schema: nullable, not_null, checks, event_time, start })
     }
 
+    /// The rules in words that are equal when the rules are.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let checks: Vec<String> =
+            self.checks.iter().map(|check| format!("{} {:?}", check.text, check.policy)).collect();
+        format!("not null {:?}; checks {checks:?}; time {:?}", self.not_null, self.event_time)
+    }
+
     /// The columns that the rules look at, in the dataset's order; they must be decoded.
     #[must_use]
     pub fn judged(&self) -> Vec<String> {

@@ -166,7 +166,8 @@ impl<'a> Builder<'a> {
         }
         let text = format!("union of {}", nodes.len());
         let steps = self.guarded(&Chain::over(Arc::clone(&schema)), Vec::new(), None, walk.statement);
-        let factory = TransformFactory { steps, text, place: walk.statement.place.clone() };
+        let definition = text.clone();
+        let factory = TransformFactory { steps, text, definition, place: walk.statement.place.clone() };
         let union = self.add_operator(walk.statement, "union", Arc::new(factory));
         for (input, node) in nodes.into_iter().enumerate() {
             self.graph.connect(node, union, input, Route::Forward);
@@ -181,7 +182,8 @@ impl<'a> Builder<'a> {
         }
         let (steps, text) = stream.chain.compiled().map_err(|error| uncompiled(&error, &statement.place))?;
         let steps = self.guarded(&stream.chain, steps, stream.time, statement);
-        let factory = TransformFactory { steps, text, place: statement.place.clone() };
+        let definition = stream.chain.definition();
+        let factory = TransformFactory { steps, text, definition, place: statement.place.clone() };
         let node = self.add_operator(statement, "select", Arc::new(factory));
         self.graph.connect(stream.node, node, 0, Route::Forward);
         Ok(node)

@@ -96,6 +96,7 @@ impl Builder<'_> {
             load: self.load(side, place),
             table: Mutex::new(None),
             text,
+            definition: lookup_definition(join, side),
             place: place.clone(),
         })
     }
@@ -154,4 +155,11 @@ fn condition(join: &Join) -> String {
     let pair = |(left, right): &(Expr, Expr)| format!("{} = {}", left.human_display(), right.human_display());
     let on: Vec<String> = join.on.iter().map(pair).collect();
     if on.is_empty() { String::new() } else { format!(" on {}", on.join(" and ")) }
+}
+
+/// What decides which rows a lookup gives: the join and the query of the looked-up side.
+fn lookup_definition(join: &Join, side: &LogicalPlan) -> String {
+    let on: Vec<String> = join.on.iter().map(|(left, right)| format!("{left} = {right}")).collect();
+    let filter = join.filter.as_ref().map(ToString::to_string);
+    format!("{:?} look up on {on:?} and {filter:?} in {}", join.join_type, side.display_indent())
 }

@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::TableSource;
-use tidemill_model::{Error, Kind, Result};
+use tidemill_model::{Error, Kind, Result, Timestamp};
 use tidemill_runtime::{Graph, NodeKind, WriteMode};
 
 use crate::catalog::{Catalog, Side};
-use crate::language::Dataset;
+use crate::language::{Dataset, Pipeline};
 use crate::session::WindowSize;
 use build::Builder;
 use statement::Statement;
@@ -109,6 +109,20 @@ pub struct SinkPlan {
 /// # Errors
 /// Plan, with the place and advice, for what cannot be a dataflow; Config, when a source or sink cannot be opened.
 pub fn plan_stream(catalog: &Catalog, pipeline: &str, side: Side, open: &OpenTable) -> Result<StreamPlan> {
+    plan_stream_from(catalog, pipeline, side, open, None)
+}
+
+/// As [`plan_stream`], over the rows whose event time is not before `start` either.
+///
+/// # Errors
+/// As [`plan_stream`].
+pub fn plan_stream_from(
+    catalog: &Catalog,
+    pipeline: &str,
+    side: Side,
+    open: &OpenTable,
+    start: Option<Timestamp>,
+) -> Result<StreamPlan> {
     let project = catalog.project();
     let Some(declared) = project.pipelines.get(pipeline) else {
         let known: Vec<&str> = project.pipelines.keys().map(String::as_str).collect();
@@ -118,6 +132,7 @@ pub fn plan_stream(catalog: &Catalog, pipeline: &str, side: Side, open: &OpenTab
         }
         return Err(error.fact(format!("pipelines: {}", known.join(", "))));
     };
+    let declared = &Pipeline { start: declared.start.max(start), ..declared.clone() };
     let state = crate::session::session_state();
     let statements = Statement::of_pipeline(catalog, declared, side, &state)?;
     if statements.is_empty() {
@@ -137,7 +152,7 @@ impl StreamPlan {
     /// The stateful part of the plan: node to fingerprint, sources with an empty one.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<(String, String)> {
-        fingerprints(&self.graph)
+        self.graph.fingerprints()
     }
 }
 
@@ -166,18 +181,10 @@ impl fmt::Display for StreamPlan {
     }
 }
 
-fn fingerprints(graph: &Graph) -> Vec<(String, String)> {
-    let of = |kind: &NodeKind| match kind {
-        NodeKind::Operator(factory) => factory.fingerprint(),
-        NodeKind::Source(_) | NodeKind::Sink(_) => String::new(),
-    };
-    graph.nodes.iter().map(|node| (node.name.clone(), of(&node.kind))).collect()
-}
-
 /// A short stable hash of the stateful nodes.
 fn fingerprint(graph: &Graph) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for (name, fingerprint) in fingerprints(graph).iter().filter(|(_, fingerprint)| !fingerprint.is_empty()) {
+    for (name, fingerprint) in graph.fingerprints().iter().filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         for byte in name.bytes().chain([0]).chain(fingerprint.bytes()).chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

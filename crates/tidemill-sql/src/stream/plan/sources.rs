@@ -69,6 +69,7 @@ impl Builder<'_> {
         };
         let state = self.state.clone();
         let (gate_input, gate_output) = (Arc::clone(&decoded), Arc::clone(&accepted));
+        let definition = rules.definition();
         // Made once here so that what is wrong is told by the plan, not by the run.
         rules.gate(&state, &gate_input, &gate_output)?;
         let gate: MakeGate = Arc::new(move || rules.gate(&state, &gate_input, &gate_output));
@@ -88,7 +89,8 @@ impl Builder<'_> {
         };
         let time = self.source_time(dataset)?;
         let schema = Arc::clone(&accepted);
-        let kind = SourceNode { dataset: name.to_owned(), source, hints, decoder, gate, time, schema };
+        let dataset = name.to_owned();
+        let kind = SourceNode { dataset, source, hints, decoder, gate, time, schema, rules: definition };
         let node = self.graph.add(name, NodeKind::Source(kind));
         Ok(Placed { node, schema: accepted })
     }

@@ -87,6 +87,16 @@ fn state_depends_on_the_query_and_not_on_the_rest() {
         assert_ne!(base, of(&view(amount, size)), "{amount} {size}");
     }
     assert_ne!(base, of(&view("sum(amount) FILTER (WHERE region = 'eu')", "1 minute")));
+    let over = |from: &str| {
+        of(&format!(
+            "CREATE VIEW some AS {from}; CREATE MATERIALIZED VIEW v AS SELECT window_start, sum(amount) AS s \
+             FROM TUMBLE(some, at, INTERVAL '1 minute') GROUP BY window_start HAVING count(*) > 1;"
+        ))
+    };
+    let filtered = over("SELECT * FROM orders WHERE amount > 1");
+    assert_ne!(filtered, over("SELECT * FROM orders WHERE amount > 2"), "what comes before the state");
+    assert_ne!(filtered, over("SELECT at, amount * 2 AS amount FROM orders WHERE amount > 1"));
+    assert_eq!(filtered, over("SELECT at, amount FROM orders WHERE amount > 1"), "the same in other words");
 }
 
 #[test]

@@ -46,6 +46,10 @@ impl OperatorFactory for CountPartialFactory {
     fn describe(&self) -> String {
         self.text.clone()
     }
+
+    fn definition(&self) -> String {
+        self.spec.fingerprint()
+    }
 }
 
 struct CountPartial {

@@ -62,6 +62,10 @@ impl OperatorFactory for KeyByFactory {
     fn describe(&self) -> String {
         self.text.clone()
     }
+
+    fn definition(&self) -> String {
+        self.spec.fingerprint()
+    }
 }
 
 struct KeyBy {

@@ -1,0 +1,202 @@
+//! `tidemill replay` and `run --rebuild`: results computed anew over the input on record.
+//!
+//! **Invariant:** a dry run and the run itself say the same of each target.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tidemill_model::{Error, Kind, Result, Timestamp};
+use tidemill_runtime::exec::{Progress, StopFlag};
+use tidemill_runtime::{NodeKind, Split};
+use tidemill_sql::Side;
+use tidemill_sql::batch::Lookups;
+use tidemill_sql::language::Pipeline;
+
+use super::numbers::{counted, duration, grouped, instant};
+use super::output::Output;
+use super::plan::{action_json, action_words};
+use super::run::{stop_on_signal, watch};
+use crate::rebuild::{self, Rebuilt, Request};
+use crate::{RunOptions, Workspace};
+
+/// What was asked for.
+///
+/// # Errors
+/// Config, when it is neither `earliest` nor a time.
+pub(super) fn request(from: &str, only: &[String], whole: bool) -> Result<Request> {
+    let from = match from {
+        "earliest" => None,
+        time => Some(Timestamp::parse(time).map_err(|_| {
+            Error::new(Kind::Config, "C057", format!("`{time}` is no point to replay from"))
+                .fact("write earliest, or a time: 2026-11-20, 2026-11-20T14, 2026-11-20T14:30:00")
+        })?),
+    };
+    Ok(Request::Replay { only: only.iter().cloned().collect(), from, whole })
+}
+
+/// Computes anew what another query computed, before a run; whether the run may begin.
+pub(super) async fn rebuild(
+    workspace: &Workspace,
+    pipeline: &str,
+    options: &RunOptions,
+    stop: &StopFlag,
+    output: &Output,
+) -> Result<bool> {
+    let options = RunOptions { trigger: None, ..options.clone() };
+    let done = compute(workspace, pipeline, (&Request::Changed, &options), stop, output).await?;
+    match done {
+        None => output.note(format!("{pipeline}  nothing to rebuild: the state on record fits the query")),
+        Some((Rebuilt { epoch: Some(epoch), targets }, rows, took)) => output.note(format!(
+            "= rebuilt {} in {}: {} rows read again, switched in epoch {}",
+            names(&targets),
+            duration(took),
+            grouped(rows),
+            grouped(epoch.0),
+        )),
+        Some((Rebuilt { epoch: None, .. }, ..)) => {
+            output.note("stopped before the new results were complete; nothing was changed");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Replays a pipeline.
+pub(super) async fn replay(
+    workspace: &Workspace,
+    pipeline: &Pipeline,
+    request: &Request,
+    lanes: Option<usize>,
+    output: &Output,
+) -> Result<()> {
+    let stop = stop_on_signal(output)?;
+    let options = RunOptions { lanes, ..RunOptions::default() };
+    let name = pipeline.name.as_str();
+    let done = compute(workspace, name, (request, &options), &stop, output).await?;
+    let Some((rebuilt, rows, took)) = done else {
+        return Err(never_run(name));
+    };
+    if !output.is_human() {
+        output.value(&json!({
+            "pipeline": name,
+            "epoch": rebuilt.epoch.map(|epoch| epoch.0),
+            "targets": rebuilt.targets,
+            "rows_read": rows,
+            "seconds": took.as_secs_f64(),
+        }));
+        return Ok(());
+    }
+    match rebuilt.epoch {
+        Some(epoch) => {
+            output.line(format!(
+                "= replayed {} in {}: {} rows read, switched in epoch {}",
+                names(&rebuilt.targets),
+                duration(took),
+                grouped(rows),
+                grouped(epoch.0),
+            ));
+            output.note(format!("Next: tidemill run {name}"));
+        }
+        None => output.line("stopped before the new results were complete; nothing was changed"),
+    }
+    Ok(())
+}
+
+fn names(targets: &std::collections::BTreeSet<String>) -> String {
+    match targets.is_empty() {
+        true => "nothing".to_owned(),
+        false => targets.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn never_run(pipeline: &str) -> Error {
+    Error::new(Kind::Config, "C058", format!("`{pipeline}` has read nothing yet, so there is nothing to replay"))
+        .fact(format!("tidemill run {pipeline} begins at the start of its sources"))
+}
+
+/// Runs a rebuild with its progress; answers what was done, how many rows were read, and how long it took.
+async fn compute(
+    workspace: &Workspace,
+    pipeline: &str,
+    (request, options): (&Request, &RunOptions),
+    stop: &StopFlag,
+    output: &Output,
+) -> Result<Option<(Rebuilt, u64, std::time::Duration)>> {
+    let begun = workspace.clock.now();
+    let progress = Arc::new(Progress::default());
+    let prepared = rebuild::prepare(workspace, pipeline, request, options, &progress)?;
+    let Some(prepared) = prepared else { return Ok(None) };
+    let before = progress.snapshot().counters.rows_read;
+    let (checkpoints, stopped) = (workspace.checkpoints(pipeline), stop.clone());
+    let running = tokio::task::spawn_blocking(move || prepared.run(&checkpoints, &stopped));
+    let outcome = watch(running, &progress, pipeline, workspace, output).await??;
+    let rows = progress.snapshot().rows_read.saturating_sub(before);
+    Ok(Some((outcome, rows, workspace.clock.now().since(begun))))
+}
+
+/// Says what a replay would do.
+pub(super) fn dry_run(workspace: &Workspace, pipeline: &Pipeline, request: &Request, output: &Output) -> Result<()> {
+    let lookups = Lookups::new(&workspace.catalog, Side::Live);
+    let plan = rebuild::plan(workspace, &pipeline.name, request, &lookups)?;
+    let changes = rebuild::changes(workspace, &pipeline.name, &plan, request)?;
+    let Some(changes) = changes else { return Err(never_run(&pipeline.name)) };
+    let mut reads: Vec<Value> = Vec::new();
+    let mut lines = Vec::new();
+    for node in &plan.graph.leading_to(&changes.anew()).nodes {
+        let NodeKind::Source(source) = &node.kind else { continue };
+        let Some(progress) = changes.record.sources.get(&node.name) else { continue };
+        let listed: Vec<Split> =
+            source.source.list_splits().map_err(|e| e.context(format!("reading {}", node.name)))?;
+        let begun: Vec<_> = progress.splits.iter().filter(|(_, split)| split.is_begun()).collect();
+        let rows: u64 = begun.iter().map(|(_, split)| split.rows).sum();
+        lines.push(format!("{}: {} rows of {}", node.name, grouped(rows), counted(begun.len() as u64, "split")));
+        for (id, split) in begun {
+            let found = listed.iter().find(|listed| listed.id == *id);
+            let offset = split.offset.as_ref().map(ToString::to_string);
+            if output.is_verbose() || found.is_none() {
+                let gone = if found.is_none() { "  x it is gone, so it cannot be read again" } else { "" };
+                let to = offset.as_deref().unwrap_or("its end");
+                lines.push(format!("  {id} up to {to}, {} rows{gone}", grouped(split.rows)));
+            }
+            reads.push(json!({
+                "source": node.name,
+                "split": id.to_string(),
+                "up_to": offset,
+                "rows": split.rows,
+                "bytes": found.and_then(|split| split.bytes),
+                "gone": found.is_none(),
+            }));
+        }
+    }
+    if !output.is_human() {
+        let targets: Vec<Value> = changes.targets.iter().map(|(name, action)| action_json(name, *action)).collect();
+        output.value(&json!({
+            "pipeline": pipeline.name,
+            "epoch": changes.record.epoch.0,
+            "query_changed": changes.differs,
+            "reads": reads,
+            "targets": targets,
+        }));
+        return Ok(());
+    }
+    let from = match request {
+        Request::Replay { from: Some(from), .. } => format!("rows from {} on", instant(*from)),
+        _ => "all rows".to_owned(),
+    };
+    output.line(format!("{}  {from}, up to epoch {}", pipeline.name, grouped(changes.record.epoch.0)));
+    if changes.differs {
+        output.line(format!("  x its query changed: tidemill run {} --rebuild comes first", pipeline.name));
+    }
+    let mut label = "Reads   ";
+    for line in lines {
+        output.line(format!("  {label} {line}"));
+        label = "        ";
+    }
+    let mut label = "Results ";
+    for (target, action) in &changes.targets {
+        output.line(format!("  {label} > {target}  {}", action_words(*action)));
+        label = "        ";
+    }
+    output.line("Nothing changed.");
+    Ok(())
+}
