@@ -11,7 +11,8 @@ use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
 use tidemill_model::{Clock, Epoch, Interval, Kind, Offset, Options, Result, Timestamp};
 use tidemill_runtime::{
-    Batch, Committable, Connector, DatasetSpec, Environment, Payload, Pull, ReadHints, Sink, SinkTarget, WriteMode,
+    Batch, Committable, Connector, DatasetSpec, Environment, Payload, Pull, ReadHints, Sink, SinkTarget, SourceBatch,
+    WriteMode,
 };
 
 use crate::blocking::block_on;
@@ -590,6 +591,11 @@ fn a_growing_table_is_read_file_by_file_and_resumed_inside_one() {
     assert_eq!((whole.len(), resume.as_ref()), (2, Some(&Offset::number(2))));
     assert_eq!(read(Some(&Offset::number(1))).0, whole[1..]);
     assert_eq!(read(resume.as_ref()).0, Vec::<i64>::new());
+    let mut reader = source.open(&splits[0], None, &hints).expect("opens");
+    reader.stop_at(&Offset::number(1)).expect("a position");
+    let Ok(Pull::Rows(SourceBatch { payload: Payload::Columns(rows), .. })) = reader.next() else { panic!("rows") };
+    assert_eq!(rows.num_rows(), 1);
+    assert!(matches!(reader.next(), Ok(Pull::Finished)));
     world.write(2, &[("d", "eu", Some(9), 4)]);
     assert_eq!(source.list_splits().expect("lists").len(), 3);
     world.mode = WriteMode::Replace { column: "at".to_owned() };
@@ -686,4 +692,28 @@ fn merging_gathers_small_files() {
         block_on(async move { Ok(location.existing().await?.snapshot().expect("loaded").log_data().num_files()) });
     assert_eq!(files.expect("reads"), 2, "sixteen were gathered with the seventeenth, then one came");
     assert_eq!(world.table().len(), IDS.len());
+}
+
+#[test]
+fn rows_computed_anew_win_over_whatever_is_stored() {
+    let world = world(upsert());
+    assert!(world.sink().is_unwritten().expect("looks"));
+    world.write(1, &[("a", "eu", Some(9), 9), ("b", "eu", Some(9), 9)]);
+    assert!(!world.sink().is_unwritten().expect("looks"));
+    assert!(world.sink().overwrites());
+    world.write(2, &[("a", "eu", Some(9), 1)]);
+    let all = "SELECT id, amount FROM orders ORDER BY id";
+    let before = world.query(all);
+    assert!(before[0].contains('9'), "a smaller row does not win: {before:?}");
+    let mut writer = world.sink().writer(0).expect("a writer");
+    for row in [("a", "eu", Some(9), 1), ("c", "eu", Some(1), 3), ("c", "eu", Some(2), 4)] {
+        writer.write(&rows(&[row]).into()).expect("writes");
+    }
+    let staged: Vec<Committable> = writer.prepare_anew(Epoch(3)).expect("prepares").into_iter().collect();
+    for _ in 0..2 {
+        world.commit(3, &staged).expect("commits, and again does nothing");
+    }
+    let after = world.query(all);
+    assert_eq!(after.len(), 3);
+    assert!(after[0].contains('1') && after[1].contains('9') && after[2].contains('4'), "{after:?}");
 }

@@ -252,6 +252,9 @@ fn resuming_after_any_batch_gives_exactly_the_rest() {
                 let mut reader = source.open(split, Some(&offset), &ReadHints::default()).expect("opens");
                 assert_eq!(drain(&mut *reader).0, all[read..]);
                 assert!(matches!(reader.next(), Ok(Pull::Finished)));
+                let mut reader = source.open(split, None, &ReadHints::default()).expect("opens");
+                reader.stop_at(&offset).expect("an offset");
+                assert_eq!(drain(&mut *reader).0, all[..read]);
             }
         }
         assert_eq!(total, 30_011);

@@ -14,3 +14,4 @@ mod demo;
 mod kill;
 mod knobs;
 mod verify;
+mod rebuild;

@@ -64,6 +64,10 @@ fn lines_resume_after_every_block() {
     assert_eq!((splits[0].id.as_str(), splits[0].finite), ("orders.jsonl", true));
     let blocks = resumes_everywhere(&*source, &splits[0], &spec(&options));
     assert!(blocks > 3, "{blocks} blocks");
+    let first = many_orders(1).len() as u64;
+    let mut reader = source.open(&splits[0], None, &hints()).expect("opens");
+    reader.stop_at(&Offset::number(first)).expect("an offset");
+    assert_eq!(drain(&mut *reader).len(), 1, "a block is cut where it shall end");
     assert_eq!(ids(&read_all(&rig, &options)), (0..60_000).collect::<Vec<_>>());
 }
 

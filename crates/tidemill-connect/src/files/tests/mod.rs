@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use tempfile::TempDir;
-use tidemill_model::{Clock, OptionKind, OptionSpec, Options, Result, Settings, Timestamp};
+use tidemill_model::{Clock, Offset, OptionKind, OptionSpec, Options, Result, Settings, Timestamp};
 use tidemill_runtime::{
     Connector, DatasetSpec, Environment, Payload, Pull, ReadHints, Sink, SinkTarget, Source, SourceBatch, Split,
     SplitReader, WriteMode,
@@ -189,6 +189,19 @@ pub(super) fn ids(batches: &[RecordBatch]) -> Vec<i64> {
     ids
 }
 
+/// Read anew up to an offset, a split gives exactly the rows before it.
+pub(super) fn stops_at(
+    source: &dyn Source,
+    split: &Split,
+    spec: &DatasetSpec,
+    (stop, expected): (&Offset, &RecordBatch),
+) {
+    let mut reader = source.open(split, None, &hints()).expect("opens");
+    reader.stop_at(stop).expect("an offset of the split");
+    let read: Vec<RecordBatch> = drain(&mut *reader).iter().map(|batch| decoded(&batch.payload, spec)).collect();
+    assert_eq!(&arrow::compute::concat_batches(&schema(), &read).expect("rows"), expected, "before {stop}");
+}
+
 /// Law 1 of sources: opened at any offset that a batch carried, a split gives exactly the rows after that batch.
 pub(super) fn resumes_everywhere(source: &dyn Source, split: &Split, spec: &DatasetSpec) -> usize {
     let whole = drain(&mut *source.open(split, None, &hints()).expect("opens"));
@@ -201,6 +214,7 @@ pub(super) fn resumes_everywhere(source: &dyn Source, split: &Split, spec: &Data
         let rest: Vec<RecordBatch> = rest.iter().map(|batch| decoded(&batch.payload, spec)).collect();
         let rest = arrow::compute::concat_batches(&schema(), &rest).expect("rows");
         assert_eq!(rest, all.slice(before, all.num_rows() - before), "after {}", batch.resume);
+        stops_at(source, split, spec, (&batch.resume, &all.slice(0, before)));
     }
     whole.len()
 }

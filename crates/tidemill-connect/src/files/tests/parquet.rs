@@ -12,11 +12,11 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondTy
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use tidemill_model::{Interval, Kind, Timestamp};
+use tidemill_model::{Interval, Kind, Offset, Timestamp};
 use tidemill_runtime::{Connector, Payload, ReadHints};
 
 use super::super::Files;
-use super::{Rig, drain, hints, ids, orders, read_all, resumes_everywhere, spec};
+use super::{Rig, drain, hints, ids, orders, read_all, resumes_everywhere, spec, stops_at};
 
 const PARQUET: [(&str, &str); 2] = [("path", "in"), ("format", "parquet")];
 
@@ -54,6 +54,9 @@ fn row_groups_resume_after_every_batch() {
     assert_eq!((splits.len(), splits[0].id.as_str(), splits[0].min_event_time), (1, "a.parquet", Some(0)));
     let batches = resumes_everywhere(&*source, &splits[0], &spec(&PARQUET));
     assert!(batches >= 3, "{batches} batches");
+    for (stop, rows) in [("0:1", 1), ("0:19999", 19_999), ("1:0", 20_000), ("1:7", 20_007), ("2:10000", 50_000)] {
+        stops_at(&*source, &splits[0], &spec(&PARQUET), (&Offset(stop.to_owned()), &orders(0, rows)));
+    }
     assert_eq!(read_all(&rig, &PARQUET)[0].slice(0, 10), orders(0, 10));
     assert_eq!(ids(&read_all(&rig, &PARQUET)), (0..50_000).collect::<Vec<_>>());
 }

@@ -31,6 +31,13 @@ fn resuming_after_any_batch_and_at_any_record_gives_exactly_the_rest() {
         let rest: Vec<_> = rest.into_iter().flat_map(|(records, _)| records).collect();
         assert_eq!(rest, all[usize::try_from(*resume).expect("small")..], "after batch {number}");
     }
+    // Each epoch is a frame, and offsets on record are at the end of one.
+    for stop in (100..=1200).step_by(100) {
+        let mut reader = world.open(0, None).expect("opens");
+        reader.stop_at(&Offset::number(stop)).expect("an offset");
+        let read: Vec<_> = drain(&mut *reader).into_iter().flat_map(|(records, _)| records).collect();
+        assert_eq!(read, all[..usize::try_from(stop).expect("small")], "before {stop}");
+    }
     for offset in [0, 1, 99, 100, 101, 350, 399, 777, 1199, 1200] {
         assert_eq!(world.read(0, Some(offset)), all[usize::try_from(offset).expect("small")..], "offset {offset}");
     }

@@ -5,8 +5,8 @@
 mod case;
 mod execution;
 mod oracle;
-mod project;
-mod world;
+pub(crate) mod project;
+pub(crate) mod world;
 
 use crate::knobs;
 use case::{Target, cases};
