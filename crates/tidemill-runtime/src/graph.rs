@@ -78,7 +78,7 @@ pub struct SourceNode {
     /// The schema after the gate.
     pub schema: SchemaRef,
     /// The rules by which rows are accepted; state depends on them.
-    pub rules: String,
+    pub rules: Arc<String>,
 }
 
 /// How a dataset tells time (WATERMARK FOR and its options).

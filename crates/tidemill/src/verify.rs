@@ -111,7 +111,10 @@ fn has_read_everything(workspace: &Workspace, pipeline: &str, manifest: &Manifes
     if let Recovery::Changed { epoch, nodes } = recover(Some(manifest.clone()), &planned.fingerprints()) {
         let message = format!("epoch {epoch} of `{pipeline}` was computed by another query");
         return Err(Error::new(Kind::Plan, "P191", message)
-            .fact(format!("these steps differ: {}", nodes.join(", ")))
+            .fact(format!(
+                "these steps differ: {}",
+                nodes.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>().join(", ")
+            ))
             .fact(format!(
                 "tidemill plan {pipeline} says what to do; what the old query wrote cannot be computed by the new one"
             )));

@@ -72,7 +72,7 @@ impl LogSink {
         {
             let message =
                 format!("option `key`: `{key}` is not in the PRIMARY KEY, so changes of a row could change places");
-            return Err(Error::new(Kind::Config, "C097", message)
+            return Err(Error::new(Kind::Config, "C099", message)
                 .fact(format!("name one of {}, or leave it out", of.join(", "))));
         }
         let key = match config.key.as_ref().or(first) {

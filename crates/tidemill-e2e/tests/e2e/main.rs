@@ -13,5 +13,5 @@ mod cli;
 mod demo;
 mod kill;
 mod knobs;
-mod verify;
 mod rebuild;
+mod verify;

@@ -113,7 +113,8 @@ fn facts(plan: &StreamPlan, record: &Manifest, operators: &[(String, Fate)], nam
     let written = match plan.sinks.iter().find(|sink| sink.name == name).map(|sink| &sink.mode) {
         Some(WriteMode::Upsert { .. }) => Written::Upsert { overwrites: sink.overwrites() },
         Some(WriteMode::Replace { .. }) => Written::Replace,
-        Some(WriteMode::Append) | None => Written::Append,
+        // Changes that were given out cannot be taken back, and nobody knows what of them stands.
+        Some(WriteMode::Append | WriteMode::Changelog { .. }) | None => Written::Append,
     };
     // Rows of the newest epoch may not have reached their table yet.
     let on_its_way = record.sinks.get(name).is_some_and(|sink| !sink.committables.is_empty());

@@ -90,7 +90,7 @@ impl Builder<'_> {
         let time = self.source_time(dataset)?;
         let schema = Arc::clone(&accepted);
         let dataset = name.to_owned();
-        let kind = SourceNode { dataset, source, hints, decoder, gate, time, schema, rules: definition };
+        let kind = SourceNode { dataset, source, hints, decoder, gate, time, schema, rules: Arc::new(definition) };
         let node = self.graph.add(name, NodeKind::Source(kind));
         Ok(Placed { node, schema: accepted })
     }
