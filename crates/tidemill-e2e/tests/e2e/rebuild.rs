@@ -376,4 +376,12 @@ fn the_command_line_says_what_is_kept_rebuilt_and_refused() {
     let gone = ran(&["replay", "p", "--from", "earliest", "--only", "total"]);
     assert!(gone.code == Some(1) && gone.err.contains("C152"), "{gone:?}");
     total("16.0");
+
+    // A view that leaves takes its state along; nothing need be read for that.
+    let text = std::fs::read_to_string(project.path().join("pipelines/p.sql")).expect("the pipeline");
+    let without = text.lines().filter(|line| !line.contains("MATERIALIZED")).collect::<Vec<_>>().join("\n");
+    project.write("pipelines/p.sql", without).expect("a pipeline");
+    assert!(ran(&["run", "p"]).err.contains("total (gone)"));
+    assert!(good(&["run", "p", "--rebuild"]).err.contains("rebuilt nothing"));
+    counts("wider", 1);
 }
