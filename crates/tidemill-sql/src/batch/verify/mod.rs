@@ -273,11 +273,12 @@ impl Verifying<'_> {
             [only] => format!("the interval {only}"),
             all => format!("{} intervals", all.len()),
         };
+        let through = done.iter().map(|interval| interval.end).max();
         let mut plans = Vec::new();
         for interval in &done {
-            let found = owned(plan.clone(), *interval, None, project)?;
+            let found = owned(plan.clone(), *interval, through, project)?;
             if found.whole.is_some() {
-                // The newest end has all rows before it.
+                // Each is the result over all rows before the newest end, so that one of them is all.
                 plans.clear();
             }
             plans.push(found.plan);
