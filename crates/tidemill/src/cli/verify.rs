@@ -30,7 +30,7 @@ pub(crate) async fn verify(workspace: &Workspace, pipeline: &str, output: &Outpu
         output.value(&as_json(pipeline, &verification));
     }
     if verification.compared() == 0 {
-        let error = Error::new(Kind::Config, "C060", format!("nothing of `{pipeline}` can be compared"));
+        let error = Error::new(Kind::Config, "C063", format!("nothing of `{pipeline}` can be compared"));
         let why = verification.targets.iter().filter_map(|target| target.outcome.as_ref().err());
         return Err(why.fold(error, |error, why| error.fact(why.clone())).into());
     }
