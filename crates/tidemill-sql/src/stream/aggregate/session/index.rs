@@ -1,11 +1,14 @@
 //! [`Index`]: which sessions each key has, and which runs belong to which session.
 //!
-//! **Invariant:** the sessions of a key are at least the gap apart, and each knows the one before it in time; a key without
-//! one is not here.
+//! **Invariant:** the sessions of a key are at least the gap apart and stand in order of time; a key without one is not
+//! here. Finding the place of a run takes the logarithm of how many there are, wherever it lies: lanes read at their own
+//! pace, and what one brings may lie far behind what another has brought.
 
 use std::collections::BTreeMap;
 
 use datafusion::common::HashMap;
+
+use super::line::Line;
 
 const NONE: u32 = u32::MAX;
 
@@ -16,8 +19,6 @@ pub(super) struct Session {
     pub(super) first: i64,
     /// Its last time.
     pub(super) last: i64,
-    /// The session of the same key before this one in time.
-    next: u32,
     /// The session that this one was joined to.
     joined: u32,
     /// How many runs name it.
@@ -41,7 +42,7 @@ pub(super) enum Admitted {
 /// Sessions by key.
 pub(super) struct Index {
     gap: i64,
-    keys: HashMap<Box<[u8]>, u32>,
+    keys: HashMap<Box<[u8]>, Line>,
     sessions: Vec<Session>,
     free: Vec<u32>,
     /// How many open sessions begin in each stretch of one gap.
@@ -77,19 +78,20 @@ impl Index {
     /// Finds the session of a run `[first, last]`, given the watermark.
     pub(super) fn admit(&mut self, key: &[u8], (first, last): (i64, i64), watermark: i64) -> Admitted {
         let gap = self.gap;
-        let head = self.keys.get(key).copied().unwrap_or(NONE);
         let mut touched: Option<u32> = None;
         let mut more: Vec<u32> = Vec::new();
-        let mut id = head;
-        while id != NONE {
-            let session = &self.sessions[id as usize];
-            let next = session.next;
-            let (ends, begun) = (session.last.saturating_add(gap), session.first);
-            if ends <= first {
-                // The others are still earlier.
-                break;
-            }
-            if begun < last.saturating_add(gap) {
+        if let Some(line) = self.keys.get_mut(key) {
+            let sessions = &self.sessions;
+            let mut place = line.first_that(|id| sessions[id as usize].first >= last.saturating_add(gap));
+            while place > 0 {
+                place -= 1;
+                let id = line.at(place);
+                let session = &sessions[id as usize];
+                let ends = session.last.saturating_add(gap);
+                if ends <= first {
+                    // The others are still earlier.
+                    break;
+                }
                 if session.closed || ends <= watermark {
                     // Its bounds are known for one more gap.
                     if ends.saturating_add(gap) > watermark {
@@ -101,7 +103,7 @@ impl Index {
                     touched = Some(id);
                 }
             }
-            id = next;
+            line.remove_all(&more, place);
         }
         let Some(into) = touched else {
             if last.saturating_add(gap) <= watermark {
@@ -110,7 +112,6 @@ impl Index {
             return Admitted::To(self.add(key, (first, last), false));
         };
         for other in more {
-            self.unlink(key, other);
             let (from, to) = (self.sessions[other as usize].first, self.sessions[other as usize].last);
             self.sessions[other as usize].joined = into;
             self.joined.push(other);
@@ -168,12 +169,7 @@ impl Index {
         if !closed {
             self.begin(first);
         }
-        // Rows come about in order, so the place is mostly the front.
-        let (mut before, mut next) = (NONE, self.keys.get(key).copied().unwrap_or(NONE));
-        while next != NONE && self.sessions[next as usize].first > first {
-            (before, next) = (next, self.sessions[next as usize].next);
-        }
-        let session = Session { first, last, next, joined: NONE, runs: 0, closed, dirty: !closed, row: NONE };
+        let session = Session { first, last, joined: NONE, runs: 0, closed, dirty: !closed, row: NONE };
         let id = match self.free.pop() {
             Some(id) => {
                 self.sessions[id as usize] = session;
@@ -184,12 +180,12 @@ impl Index {
                 (self.sessions.len() - 1) as u32
             }
         };
-        if before != NONE {
-            self.sessions[before as usize].next = id;
-        } else if let Some(head) = self.keys.get_mut(key) {
-            *head = id;
-        } else {
-            self.keys.insert(key.into(), id);
+        let sessions = &self.sessions;
+        match self.keys.get_mut(key) {
+            Some(line) => line.insert(line.first_that(|other| sessions[other as usize].first > first), id),
+            None => {
+                self.keys.insert(key.into(), Line::One(id));
+            }
         }
         id
     }
@@ -210,25 +206,55 @@ impl Index {
 
     /// Forgets a session.
     pub(super) fn remove(&mut self, key: &[u8], id: u32) {
-        self.unlink(key, id);
         self.free.push(id);
+        let Some(line) = self.keys.get_mut(key) else { return };
+        if matches!(line, Line::One(one) if *one == id) {
+            self.keys.remove(key);
+            return;
+        }
+        let (sessions, first) = (&self.sessions, self.sessions[id as usize].first);
+        line.remove_all(&[id], line.first_that(|other| sessions[other as usize].first >= first));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The open sessions of a key, in order.
+    fn bounds(index: &Index, key: &[u8]) -> Vec<(i64, i64)> {
+        let Some(line) = index.keys.get(key) else { return Vec::new() };
+        let sessions = (0..line.len()).map(|place| &index.sessions[line.at(place) as usize]);
+        sessions.map(|session| (session.first, session.last)).collect()
     }
 
-    fn unlink(&mut self, key: &[u8], id: u32) {
-        let next = self.sessions[id as usize].next;
-        let Some(head) = self.keys.get_mut(key) else { return };
-        if *head != id {
-            let mut at = *head;
-            while at != NONE && self.sessions[at as usize].next != id {
-                at = self.sessions[at as usize].next;
+    #[test]
+    fn runs_in_any_order_make_the_sessions_that_sorting_them_makes() {
+        let mut random = fastrand::Rng::with_seed(9);
+        for round in 0..400 {
+            let mut index = Index::new(10);
+            let mut runs: Vec<(i64, i64)> = Vec::new();
+            for _ in 0..random.usize(1..60) {
+                let first = random.i64(0..1_500);
+                let run = (first, first + random.i64(0..12));
+                runs.push(run);
+                assert!(matches!(index.admit(b"k", run, i64::MIN), Admitted::To(_)));
             }
-            if at != NONE {
-                self.sessions[at as usize].next = next;
+            runs.sort_unstable();
+            let mut expected: Vec<(i64, i64)> = Vec::new();
+            for (first, last) in runs {
+                match expected.last_mut() {
+                    Some(session) if first < session.1 + 10 => session.1 = session.1.max(last),
+                    _ => expected.push((first, last)),
+                }
             }
-        } else if next != NONE {
-            *head = next;
-        } else {
-            self.keys.remove(key);
+            assert_eq!(bounds(&index, b"k"), expected, "round {round}");
+            let ids: Vec<u32> = (0..expected.len()).map(|place| index.keys[&b"k"[..]].at(place)).collect();
+            for (at, id) in ids.iter().enumerate() {
+                index.remove(b"k", *id);
+                assert_eq!(bounds(&index, b"k"), expected[at + 1..], "round {round}");
+            }
+            assert!(index.keys.is_empty());
         }
     }
 }

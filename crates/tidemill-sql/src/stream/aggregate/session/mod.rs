@@ -5,6 +5,7 @@
 
 mod finish;
 mod index;
+mod line;
 mod partial;
 mod runs;
 mod standing;
