@@ -106,7 +106,7 @@ mod tests {
             gate: Arc::new(|| Err(Error::internal("not asked for"))),
             time: None,
             schema: Arc::new(Schema::empty()),
-            rules: String::new(),
+            rules: Arc::default(),
         };
         let of = |(split, at): &(usize, Option<u64>)| {
             let progress = match at {

@@ -178,7 +178,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
             gate: Arc::new(|| Ok(Box::new(TimeGate))),
             time: Some(time),
             schema: gated_schema(),
-            rules: String::new(),
+            rules: Arc::default(),
         }),
     );
     let windows = graph.add("windows", NodeKind::Operator(Arc::new(WindowsFactory { size: 30 * MINUTE })));

@@ -172,7 +172,7 @@ impl World {
                 start: None,
             }),
             schema: gated_schema(),
-            rules: String::new(),
+            rules: Arc::default(),
         }
     }
 
