@@ -167,6 +167,7 @@ impl Dataflow {
         }
         if rebuild.is_none() {
             restore(&job, resumed.as_ref(), &mut ready)?;
+            raise(&mut ready)?;
         }
         let coordinator = Coordinator::new(job, (resumed, rebuild), committers, Arc::clone(&shared));
         Ok(Dataflow { lanes: ready, coordinator, shared })
@@ -285,6 +286,24 @@ fn restore(job: &Job, resumed: Option<&Manifest>, lanes: &mut [Lane]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Tells every node on every lane the time on record, before any lane reads: behind an exchange, rows of a lane that
+/// begins sooner would else meet a node that does not know yet what is closed.
+fn raise(lanes: &mut [Lane]) -> Result<()> {
+    for lane in lanes.iter_mut() {
+        lane.raise_all()?;
+    }
+    // What goes from lane to lane makes others, until all is delivered.
+    loop {
+        let mut worked = false;
+        for lane in lanes.iter_mut() {
+            worked |= lane.drain()?;
+        }
+        if !worked {
+            return Ok(());
+        }
+    }
 }
 
 /// Whether every source of the graph ends.

@@ -200,7 +200,7 @@ impl Lane {
     }
 
     /// Takes what other lanes sent.
-    fn drain(&mut self) -> Result<bool> {
+    pub(crate) fn drain(&mut self) -> Result<bool> {
         let mut worked = false;
         for i in 0..self.incoming.len() {
             // A bounded number, so that commands and pulls have their turn.
@@ -282,7 +282,7 @@ impl Lane {
     }
 
     /// Before the first row: what was closed before a restart is closed for every row that follows.
-    fn raise_all(&mut self) -> Result<()> {
+    pub(crate) fn raise_all(&mut self) -> Result<()> {
         (0..self.nodes.len()).try_for_each(|number| self.raise_time(number))
     }
 

@@ -143,7 +143,14 @@ fn waits_for_no_session(plan: &LogicalPlan, seen: Seen, project: &Project) -> Se
             behind.iter().any(|size| matches!(size, WindowSize::Session { .. }))
         }
     });
+    let fit = times(plan, project).iter().all(|time| match time {
+        Meaning::Start { size, behind } | Meaning::End { size, behind } => {
+            behind.iter().all(|inner| inner.fits_into(*size))
+        }
+        Meaning::Plain | Meaning::Time { .. } => true,
+    });
     seen.unless(!waits, "its windows wait for sessions that begin in them; take the window_end of sessions as time")
+        .unless(fit, "its windows are of windows that reach beyond their end")
 }
 
 const LIMIT: &str = "its LIMIT chooses among the rows of all time";

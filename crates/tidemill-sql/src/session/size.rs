@@ -83,6 +83,24 @@ impl WindowSize {
         Ok(WindowSize::Micros { size, slide, offset: (origin + shift).rem_euclid(slide) })
     }
 
+    /// Whether each of these windows lies in one of `outer`, so that both end together at the latest.
+    #[must_use]
+    pub fn fits_into(self, outer: WindowSize) -> bool {
+        match (self, outer) {
+            (
+                WindowSize::Micros { size, slide, offset },
+                WindowSize::Micros { size: of, slide: step, offset: shift },
+            ) => size == slide && of % size == 0 && step % size == 0 && (shift - offset) % size == 0,
+            (WindowSize::Micros { size, slide, offset }, WindowSize::Months { .. }) => {
+                size == slide && DAY % size == 0 && offset == 0
+            }
+            (WindowSize::Months { size, slide }, WindowSize::Months { size: of, slide: step }) => {
+                size == slide && of % size == 0 && step % size == 0
+            }
+            _ => false,
+        }
+    }
+
     /// Sessions that end after so long a silence.
     ///
     /// # Errors

@@ -511,6 +511,29 @@ fn a_checkpoint_costs_what_changed() {
 }
 
 #[test]
+fn an_aggregate_over_no_rows_is_null_and_a_count_is_zero() {
+    for of in [
+        "max(customer) AS a, min(price) AS i, max(at) AS t, bool_and(paid) AS b, bit_and(customer) AS x, count(*) AS n",
+        "sum(amount) AS s, avg(price) AS m, max(amount) AS d, min(region) AS r, count(DISTINCT customer) AS n",
+    ] {
+        check(&format!("SELECT {of} FROM orders WHERE customer > 1000000"), false);
+        let inner = "SELECT customer, paid, region, at, max(price) AS price, sum(amount) AS amount FROM orders GROUP BY 1, 2, 3, 4";
+        check(&format!("SELECT {of} FROM ({inner}) WHERE customer > 1000000"), false);
+    }
+}
+
+#[test]
+fn rows_are_counted_beside_statements_that_read_columns() {
+    let text = format!(
+        "{TABLES} CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM orders; INSERT INTO out SELECT id FROM orders;"
+    );
+    let plan = plan(&text, &open()).expect("a plan");
+    let mut flow = Flow::start(&plan.graph, 2, None);
+    flow.rows("orders", 0, &orders(3, 40)).expect("takes rows");
+    assert_eq!(lines(&view(&flow.barrier().expect("a barrier"))), ["40"]);
+}
+
+#[test]
 fn distinct_rows_of_rows_that_only_come_can_be_appended() {
     check("SELECT DISTINCT region, currency FROM orders", true);
     check("SELECT region AS k FROM orders UNION SELECT currency FROM orders WHERE paid", true);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -89,18 +89,18 @@ impl Groups {
     }
 
     /// Makes sure that the one group without keys exists, though no row did.
-    pub(in crate::stream) fn touch(&mut self, aggregates: &[Aggregate], input: &SchemaRef) -> Result<()> {
+    pub(in crate::stream) fn touch(&mut self, aggregates: &[Aggregate]) -> Result<()> {
         if self.keys.is_some() || self.len > 0 {
             return Ok(());
         }
         self.len = 1;
         self.indices.clear();
-        let states = RecordBatch::new_empty(Arc::clone(input));
-        let mut from = 0;
+        self.indices.push(0);
+        // A row that the filter leaves out: the group is there and has seen no value.
+        let none = BooleanArray::from(vec![false]);
         for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
-            let columns = &states.columns()[from..from + aggregate.states];
-            from += aggregate.states;
-            accumulator.merge_batch(columns, &self.indices, 1)?;
+            let args: Vec<ArrayRef> = aggregate.types.iter().map(|of| new_null_array(of, 1)).collect();
+            accumulator.update_batch(&args, &self.indices, Some(&none), 1)?;
         }
         Ok(())
     }

@@ -78,6 +78,8 @@ pub(in crate::stream) struct Aggregate {
     pub(in crate::stream) function: Arc<AggregateFunctionExpr>,
     /// Its arguments, over the input.
     pub(in crate::stream) args: Vec<Arc<dyn PhysicalExpr>>,
+    /// The types of its arguments.
+    pub(in crate::stream) types: Vec<DataType>,
     /// Its FILTER.
     pub(in crate::stream) filter: Option<Arc<dyn PhysicalExpr>>,
     /// How many columns its state has.

@@ -62,7 +62,7 @@ impl Window {
     pub(super) fn touch(&mut self, spec: &GroupSpec) -> Result<()> {
         let Table::Live(groups) = &mut self.table else { return Ok(()) };
         if groups.len() == 0 {
-            groups.touch(&spec.aggregates, &spec.partial)?;
+            groups.touch(&spec.aggregates)?;
             self.changed = true;
             self.unsaved = true;
         }

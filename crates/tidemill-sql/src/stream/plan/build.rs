@@ -101,7 +101,8 @@ impl<'a> Builder<'a> {
             LogicalPlan::TableScan(scan) => {
                 let mut stream = self.scan(scan)?;
                 let schema = Arc::clone(&scan.projected_schema);
-                if schema.fields() != stream.schema().fields() {
+                // Rows without any column could not be counted.
+                if !schema.fields().is_empty() && schema.fields() != stream.schema().fields() {
                     stream.project(columns(&schema), schema);
                 }
                 Ok(stream)

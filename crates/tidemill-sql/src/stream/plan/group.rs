@@ -158,7 +158,8 @@ fn spec(
         let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
         let filter = lowered.filter.map(checked).transpose()?;
         let states = function.state_fields()?.len();
-        aggregates.push(Aggregate { function, args, filter, states });
+        let types = args.iter().map(|arg| arg.data_type(&arrow_input)).collect::<Result<_, _>>()?;
+        aggregates.push(Aggregate { function, args, types, filter, states });
     }
     let window = match &keys.window {
         None => None,

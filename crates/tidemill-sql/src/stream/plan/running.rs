@@ -178,7 +178,8 @@ fn aggregate(expr: &Expr, input: &DFSchema) -> Result<Aggregate, DataFusionError
     let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
     let filter = lowered.filter.map(checked).transpose()?;
     let states = function.state_fields()?.len();
-    Ok(Aggregate { function, args, filter, states })
+    let types = args.iter().map(|arg| arg.data_type(&arrow_input)).collect::<Result<_, _>>()?;
+    Ok(Aggregate { function, args, types, filter, states })
 }
 
 /// Keys, then the columns of the input.

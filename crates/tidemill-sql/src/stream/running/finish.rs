@@ -108,7 +108,7 @@ impl Running {
         let global = spec.is_global() && self.lane == 0;
         if global && self.groups.len() == 0 && self.pending[0].len() == 0 {
             // SQL's GROUP BY over everything has one row even when there are none.
-            self.pending[0].touch(&groups.aggregates, &groups.partial)?;
+            self.pending[0].touch(&groups.aggregates)?;
         }
         let pending = self.pending()?;
         if pending.is_empty() {

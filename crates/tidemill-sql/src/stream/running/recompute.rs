@@ -195,7 +195,7 @@ impl Recompute {
             let input = RecordBatch::try_new_with_options(Arc::clone(&self.input), input.to_vec(), &options)?;
             table.update(keys, &input, &spec.aggregates)?;
         } else if self.spec.is_global() && self.lane == 0 {
-            table.touch(&spec.aggregates, &spec.partial)?;
+            table.touch(&spec.aggregates)?;
         }
         let count = table.len();
         if count == 0 {
