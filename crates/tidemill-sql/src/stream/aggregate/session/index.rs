@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use datafusion::common::HashMap;
 
+use super::key::Key;
 use super::line::Line;
 
 const NONE: u32 = u32::MAX;
@@ -42,7 +43,7 @@ pub(super) enum Admitted {
 /// Sessions by key.
 pub(super) struct Index {
     gap: i64,
-    keys: HashMap<Box<[u8]>, Line>,
+    keys: HashMap<Key, Line>,
     sessions: Vec<Session>,
     free: Vec<u32>,
     /// How many open sessions begin in each stretch of one gap.

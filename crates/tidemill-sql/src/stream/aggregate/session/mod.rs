@@ -5,6 +5,7 @@
 
 mod finish;
 mod index;
+mod key;
 mod line;
 mod partial;
 mod runs;
