@@ -83,6 +83,24 @@ impl Groups {
         Ok(())
     }
 
+    /// The results of states, row by row: each row is a group of its own.
+    pub(in crate::stream) fn results_of(
+        states: &[ArrayRef],
+        rows: usize,
+        aggregates: &[Aggregate],
+    ) -> Result<Vec<ArrayRef>> {
+        let indices: Vec<usize> = (0..rows).collect();
+        let mut from = 0;
+        let result = |aggregate: &Aggregate| {
+            let states = &states[from..from + aggregate.states];
+            from += aggregate.states;
+            let mut accumulator = accumulator(aggregate)?;
+            accumulator.merge_batch(states, &indices, rows)?;
+            accumulator.evaluate(EmitTo::All)
+        };
+        aggregates.iter().map(result).collect()
+    }
+
     /// Makes sure that there are groups with these keys, first of all.
     pub(super) fn know(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
         self.intern(keys, rows)

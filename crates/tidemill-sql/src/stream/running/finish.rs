@@ -18,7 +18,7 @@ use super::Spec;
 use super::results::difference;
 use super::signed::negative;
 use crate::stream::aggregate::Groups;
-use crate::stream::state::{KeyLog, Layout};
+use crate::stream::state::{KeyLog, Layout, sort_by_key};
 use crate::stream::transform::failed;
 
 /// The name of the log of groups.
@@ -114,20 +114,25 @@ impl Running {
         if pending.is_empty() {
             return Ok(None);
         }
-        let keys = self.distinct_keys(&pending)?;
-        let known: Vec<&[u8]> = keys.iter().filter(|key| self.groups.get(key).is_some()).map(AsRef::as_ref).collect();
-        let old = self.stored(&known)?;
-        let mut merged = Groups::new(&groups.key_schema(0), &groups.aggregates)?;
-        if let Some(old) = &old {
-            let (keys, states) = old.columns().split_at(groups.leading());
-            merged.merge(keys, states, old.num_rows(), &groups.aggregates)?;
-        }
-        for (keys, states) in &pending {
-            merged.merge(keys, states, rows_of(keys, states), &groups.aggregates)?;
-        }
-        let count = merged.len();
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let new = RecordBatch::try_new_with_options(Arc::clone(&groups.partial), merged.take_states()?, &options)?;
+        let old = self.stored(&pending)?;
+        let new = match pending.as_slice() {
+            // Nothing to merge with, as while groups are new.
+            [(keys, states)] if old.is_none() => self.batch(keys, states)?,
+            _ => {
+                let mut merged = Groups::new(&groups.key_schema(0), &groups.aggregates)?;
+                if let Some(old) = &old {
+                    let (keys, states) = old.columns().split_at(groups.leading());
+                    merged.merge(keys, states, old.num_rows(), &groups.aggregates)?;
+                }
+                for (keys, states) in &pending {
+                    merged.merge(keys, states, rows_of(keys, states), &groups.aggregates)?;
+                }
+                let mut keys = merged.take_states()?;
+                let states = keys.split_off(groups.leading());
+                self.batch(&keys, &states)?
+            }
+        };
+        drop(pending);
         let standing = spec.results(&new)?;
         let before = old.map(|old| spec.results(&old)).transpose()?;
         let change = difference(before.as_ref().map(|before| &before.rows), &standing)?;
@@ -135,27 +140,29 @@ impl Running {
         Ok(Some(change))
     }
 
-    /// The keys of all pending groups, each once, in order of their bytes.
-    fn distinct_keys(&self, pending: &[Columns]) -> Result<Vec<Box<[u8]>>, ArrowError> {
-        let mut all: Vec<Box<[u8]>> = Vec::new();
-        for (keys, states) in pending {
-            let encoded = self.groups.encode_keys(keys)?;
-            all.extend((0..rows_of(keys, states)).map(|row| encoded.row(row).into()));
-        }
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
-    }
-
-    /// The stored states of these groups; `None` when there are none.
-    fn stored(&self, keys: &[&[u8]]) -> Result<Option<RecordBatch>, ArrowError> {
-        if keys.is_empty() {
+    /// The stored states of those pending groups that are stored, in order of their keys' bytes; `None` when none is.
+    fn stored(&self, pending: &[Columns]) -> Result<Option<RecordBatch>, ArrowError> {
+        let encoded = pending.iter().map(|(keys, states)| Ok((self.groups.encode_keys(keys)?, rows_of(keys, states))));
+        let encoded = encoded.collect::<Result<Vec<_>, ArrowError>>()?;
+        let keys = encoded.iter().flat_map(|(keys, rows)| (0..*rows).map(|row| keys.row(row)));
+        let mut known: Vec<(&[u8], &[u8])> = keys.filter_map(|key| Some((key, self.groups.get(key)?))).collect();
+        if known.is_empty() {
             return Ok(None);
         }
-        let mut columns = self.groups.decode_keys(keys.iter().copied())?;
-        columns.extend(self.groups.decode_values(keys.iter().filter_map(|key| self.groups.get(key)))?);
-        let options = RecordBatchOptions::new().with_row_count(Some(keys.len()));
+        sort_by_key(&mut known);
+        known.dedup();
+        let keys = self.groups.decode_keys(known.iter().map(|(key, _)| *key))?;
+        let values = self.groups.decode_values(known.iter().map(|(_, value)| *value))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(known.len()));
+        let columns = keys.into_iter().chain(values).collect();
         RecordBatch::try_new_with_options(Arc::clone(&self.spec.groups.partial), columns, &options).map(Some)
+    }
+
+    /// Keys and states as the columns of one batch.
+    fn batch(&self, keys: &[ArrayRef], states: &[ArrayRef]) -> Result<RecordBatch, ArrowError> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows_of(keys, states)));
+        let columns = [keys, states].concat();
+        RecordBatch::try_new_with_options(Arc::clone(&self.spec.groups.partial), columns, &options)
     }
 
     fn store(&mut self, new: &RecordBatch, there: &BooleanArray) -> Result<(), ArrowError> {

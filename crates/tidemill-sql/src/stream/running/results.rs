@@ -27,10 +27,8 @@ impl RunningSpec {
     pub(super) fn results(&self, states: &RecordBatch) -> Result<Standing> {
         let spec = &self.groups;
         let count = states.num_rows();
-        let mut groups = Groups::new(&spec.key_schema(0), &spec.aggregates)?;
         let (keys, columns) = states.columns().split_at(spec.leading());
-        groups.merge(keys, columns, count, &spec.aggregates)?;
-        let (keys, mut results) = groups.take_results()?;
+        let mut results = Groups::results_of(columns, count, &spec.aggregates)?;
         let number = |at: usize| -> Result<Int64Array> {
             let column = results.get(at).and_then(|column| column.as_primitive_opt::<Int64Type>());
             column.cloned().ok_or_else(|| internal_datafusion_err!("a count is no integer"))
@@ -49,7 +47,7 @@ impl RunningSpec {
         for (sum, none) in empty {
             results[sum] = nullif(&results[sum], &none)?;
         }
-        let columns: Vec<ArrayRef> = spec.assemble(0, &keys, &results, count);
+        let columns: Vec<ArrayRef> = spec.assemble(0, keys, &results, count);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?;
         Ok(Standing { rows, there })

@@ -19,6 +19,7 @@ use arrow::row::{RowConverter, RowParser, Rows, SortField};
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{GONE, Route, StateChunk};
 
+use super::keys::{Keys, sort_by_key};
 use super::table::{Table, hash_of};
 
 /// A group is divided when it has more keys than this: writing so many takes a few hundredths of a second.
@@ -88,7 +89,7 @@ pub(in crate::stream) struct KeyLog {
 struct Group {
     table: Table,
     /// Keys that were put or removed since the last snapshot; one may stand here several times.
-    changed: Vec<Box<[u8]>>,
+    changed: Keys,
     /// The stored chunks; the first holds the whole group.
     chunks: Vec<Stored>,
     /// Whether the stored chunks are not this group's.
@@ -100,7 +101,7 @@ struct Stored {
     name: String,
     rows: usize,
     /// Its keys, if it is small and not the first.
-    keys: Vec<Box<[u8]>>,
+    keys: Keys,
 }
 
 impl Group {
@@ -116,13 +117,12 @@ impl Group {
     }
 
     /// Forgets small chunks, whose keys are then to be stored with those that changed.
-    fn merge_small(&mut self, changed: &mut Vec<Box<[u8]>>, into: &mut Vec<StateChunk>) {
+    fn merge_small(&mut self, changed: &mut Keys, into: &mut Vec<StateChunk>) {
         for chunk in self.chunks.extract_if(.., |chunk| !chunk.keys.is_empty()) {
-            changed.extend(chunk.keys);
+            changed.extend(&chunk.keys);
             into.push(StateChunk { name: chunk.name, rows: None });
         }
-        changed.sort_unstable();
-        changed.dedup();
+        *changed = changed.in_order();
     }
 }
 
@@ -183,23 +183,24 @@ impl KeyLog {
 
     /// The value of a key.
     pub(in crate::stream) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.groups[group_of(key, self.groups.len())].table.get(key)
+        let hash = hash_of(key);
+        self.groups[group_of(hash, self.groups.len())].table.get(hash, key)
     }
 
     /// Gives a key this value.
     pub(in crate::stream) fn put(&mut self, key: &[u8], value: &[u8]) {
-        let groups = self.groups.len();
-        let group = &mut self.groups[group_of(key, groups)];
-        group.table.put(key, value);
-        group.changed.push(key.into());
+        let (hash, groups) = (hash_of(key), self.groups.len());
+        let group = &mut self.groups[group_of(hash, groups)];
+        group.table.put(hash, key, value);
+        group.changed.push(key);
     }
 
     /// Forgets a key.
     pub(in crate::stream) fn remove(&mut self, key: &[u8]) {
-        let groups = self.groups.len();
-        let group = &mut self.groups[group_of(key, groups)];
-        if group.table.remove(key) {
-            group.changed.push(key.into());
+        let (hash, groups) = (hash_of(key), self.groups.len());
+        let group = &mut self.groups[group_of(hash, groups)];
+        if group.table.remove(hash, key) {
+            group.changed.push(key);
         }
     }
 
@@ -221,11 +222,12 @@ impl KeyLog {
             if group.changed.is_empty() && !group.rewrite {
                 continue;
             }
-            group.changed.sort_unstable();
-            group.changed.dedup();
+            let anew = group.rewrite || group.chunks.is_empty();
+            if !anew {
+                group.changed = group.changed.in_order();
+            }
             // All groups grow alike, and are written anew one after the other rather than all in one epoch.
-            let outweighed = group.overweight() > if turn == Some(number) { 100 } else { 300 };
-            let whole = group.rewrite || outweighed || group.chunks.is_empty();
+            let whole = anew || group.overweight() > if turn == Some(number) { 100 } else { 300 };
             let mut changed = std::mem::take(&mut group.changed);
             if whole {
                 group.drop_chunks(into);
@@ -239,7 +241,7 @@ impl KeyLog {
             }
             self.sequence += 1;
             let name = format!("{}.{:03}.{number:03}.{:012}", self.name, self.groups.len(), self.sequence);
-            let keys = if whole || rows.num_rows() > SMALL { Vec::new() } else { changed };
+            let keys = if whole || rows.num_rows() > SMALL { Keys::default() } else { changed };
             self.groups[number].chunks.push(Stored { name: name.clone(), rows: rows.num_rows(), keys });
             into.push(StateChunk { name, rows: Some(rows) });
         }
@@ -288,11 +290,13 @@ impl KeyLog {
         let gone = gone[0].as_boolean();
         let groups = self.groups.len();
         for row in 0..count {
-            let table = &mut self.groups[group_of(keys.row(row), groups)].table;
+            let key = keys.row(row);
+            let hash = hash_of(key);
+            let table = &mut self.groups[group_of(hash, groups)].table;
             if gone.value(row) {
-                table.remove(keys.row(row));
+                table.remove(hash, key);
             } else {
-                table.put(keys.row(row), values.row(row));
+                table.put(hash, key, values.row(row));
             }
         }
         self.divide();
@@ -311,14 +315,15 @@ impl KeyLog {
         for group in old {
             self.obsolete.extend(group.chunks.into_iter().map(|chunk| chunk.name));
             for (key, value) in group.table.iter() {
-                self.groups[group_of(key, after)].table.put(key, value);
+                let hash = hash_of(key);
+                self.groups[group_of(hash, after)].table.put(hash, key, value);
             }
         }
     }
 
-    fn changes_of(&self, number: usize, changed: &[Box<[u8]>]) -> Result<RecordBatch, ArrowError> {
+    fn changes_of(&self, number: usize, changed: &Keys) -> Result<RecordBatch, ArrowError> {
         let table = &self.groups[number].table;
-        let rows: Vec<(&[u8], Option<&[u8]>)> = changed.iter().map(|key| (key.as_ref(), table.get(key))).collect();
+        let rows: Vec<(&[u8], Option<&[u8]>)> = changed.iter().map(|key| (key, table.get(hash_of(key), key))).collect();
         self.chunk(&rows)
     }
 
@@ -326,7 +331,7 @@ impl KeyLog {
         let mut rows: Vec<(&[u8], Option<&[u8]>)> =
             self.groups[number].table.iter().map(|(key, value)| (key, Some(value))).collect();
         // The same rows are the same bytes, whatever order the table has them in.
-        rows.sort_unstable();
+        sort_by_key(&mut rows);
         self.chunk(&rows)
     }
 
@@ -366,9 +371,9 @@ fn encode(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Encoded, Arr
     converter.convert_columns(columns).map(|rows| Encoded(Some(rows)))
 }
 
-/// The group of a key. The table of the group is probed by the lower bits of the hash, so the upper ones decide here.
-fn group_of(key: &[u8], groups: usize) -> usize {
-    if groups == 1 { 0 } else { (hash_of(key) >> 40) as usize % groups }
+/// The group of a key with this hash. The table of the group is probed by the lower bits of the hash, so the upper ones decide here.
+fn group_of(hash: u64, groups: usize) -> usize {
+    if groups == 1 { 0 } else { (hash >> 40) as usize % groups }
 }
 
 /// The chunks of each log among those of an operator, by the logs' names.

@@ -65,14 +65,14 @@ impl Table {
             + self.index.allocation_size()
     }
 
-    /// The value of a key.
-    pub(in crate::stream) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        Some(self.entry(self.find(key)?).value(&self.arena))
+    /// The value of a key, given its hash.
+    pub(super) fn get(&self, hash: u64, key: &[u8]) -> Option<&[u8]> {
+        Some(self.entry(self.find(hash, key)?).value(&self.arena))
     }
 
-    /// Gives a key this value.
-    pub(in crate::stream) fn put(&mut self, key: &[u8], value: &[u8]) {
-        if let Some(number) = self.find(key) {
+    /// Gives a key this value, given its hash.
+    pub(super) fn put(&mut self, hash: u64, key: &[u8], value: &[u8]) {
+        if let Some(number) = self.find(hash, key) {
             let entry = self.entry(number);
             if entry.value as usize == value.len() {
                 let from = entry.at + key.len();
@@ -97,15 +97,15 @@ impl Table {
                 }
             };
             let (entries, arena) = (&self.entries, &self.arena);
-            self.index.insert_unique(hash_of(key), number, |other| hash_of(entries[*other as usize].key(arena)));
+            self.index.insert_unique(hash, number, |other| hash_of(entries[*other as usize].key(arena)));
         }
         self.compact_if_worth_it();
     }
 
-    /// Forgets a key; whether it was there.
-    pub(in crate::stream) fn remove(&mut self, key: &[u8]) -> bool {
+    /// Forgets a key, given its hash; whether it was there.
+    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         let (entries, arena) = (&self.entries, &self.arena);
-        let found = self.index.find_entry(hash_of(key), |other| entries[*other as usize].key(arena) == key);
+        let found = self.index.find_entry(hash, |other| entries[*other as usize].key(arena) == key);
         let Ok(found) = found else { return false };
         let (number, _) = found.remove();
         self.garbage += self.entries[number as usize].bytes();
@@ -127,8 +127,8 @@ impl Table {
         self.entries[number as usize]
     }
 
-    fn find(&self, key: &[u8]) -> Option<u32> {
-        self.index.find(hash_of(key), |other| self.entry(*other).key(&self.arena) == key).copied()
+    fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
+        self.index.find(hash, |other| self.entry(*other).key(&self.arena) == key).copied()
     }
 
     fn append(&mut self, key: &[u8], value: &[u8]) -> Entry {
@@ -176,13 +176,13 @@ mod tests {
         for step in 0..200_000_u64 {
             let key = next(3_000).to_string().into_bytes();
             if next(3) == 0 {
-                assert_eq!(table.remove(&key), map.remove(&key).is_some(), "step {step}");
+                assert_eq!(table.remove(hash_of(&key), &key), map.remove(&key).is_some(), "step {step}");
             } else {
                 let value = vec![(step % 251) as u8; next(40) as usize];
-                table.put(&key, &value);
+                table.put(hash_of(&key), &key, &value);
                 map.insert(key.clone(), value);
             }
-            assert_eq!(table.get(&key), map.get(&key).map(Vec::as_slice), "step {step}");
+            assert_eq!(table.get(hash_of(&key), &key), map.get(&key).map(Vec::as_slice), "step {step}");
         }
         assert_eq!(table.len(), map.len());
         let all: BTreeMap<Vec<u8>, Vec<u8>> = table.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
@@ -194,10 +194,12 @@ mod tests {
         let mut table = Table::default();
         for round in 0..50_u32 {
             for key in 0..20_000_u32 {
-                table.put(&(round * 20_000 + key).to_be_bytes(), &[7; 24]);
+                let key = (round * 20_000 + key).to_be_bytes();
+                table.put(hash_of(&key), &key, &[7; 24]);
             }
             for key in 0..20_000_u32 {
-                assert!(table.remove(&(round * 20_000 + key).to_be_bytes()));
+                let key = (round * 20_000 + key).to_be_bytes();
+                assert!(table.remove(hash_of(&key), &key));
             }
         }
         assert_eq!(table.len(), 0);
@@ -208,7 +210,7 @@ mod tests {
     fn a_key_costs_little_beyond_its_bytes() {
         let mut table = Table::default();
         for key in 0..1_000_000_u64 {
-            table.put(&key.to_be_bytes(), &[0; 26]);
+            table.put(hash_of(&key.to_be_bytes()), &key.to_be_bytes(), &[0; 26]);
         }
         let each = table.bytes() / table.len();
         assert!(each < 100, "{each} bytes a key");
