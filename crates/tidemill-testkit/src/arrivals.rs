@@ -11,11 +11,12 @@ use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch,
     StringArray, TimestampMicrosecondArray,
 };
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use fastrand::Rng;
 use tidemill_model::{Error, Result, Timestamp};
 
-/// Column to the words that it is made of; `NULL` is none.
+/// Column to the words that it is made of, as text of its type; `NULL` is none. A word that stands there often comes often.
 pub type Words = BTreeMap<String, Vec<String>>;
 
 /// What rows to make.
@@ -29,11 +30,14 @@ pub struct Arrivals {
     pub apart: Duration,
     /// How far they are out of order.
     pub disorder: Duration,
+    /// Event times are multiples of this, so that some are equal; zero for times as they come. What is within the bound of
+    /// a watermark has `disorder` and this together below it.
+    pub grain: Duration,
     /// The share that comes later than that.
     pub late: f64,
     /// The share without an event time.
     pub timeless: f64,
-    /// The words of text columns.
+    /// The words of columns; those of text that name none have some of their own.
     pub words: Words,
 }
 
@@ -70,9 +74,11 @@ impl Arrivals {
     fn times(&self, random: &mut Rng) -> TimestampMicrosecondArray {
         let apart = i64::try_from(self.apart.as_micros()).unwrap_or(i64::MAX);
         let disorder = i64::try_from(self.disorder.as_micros()).unwrap_or(i64::MAX).max(1);
+        let grain = i64::try_from(self.grain.as_micros()).unwrap_or(i64::MAX).max(1);
         let time = |row: usize| {
             let late = if random.f64() < self.late { random.i64(0..20 * disorder) } else { 0 };
             let at = self.from.0 + row as i64 * apart - random.i64(0..disorder) - late;
+            let at = at - at.rem_euclid(grain);
             (random.f64() >= self.timeless).then_some(at)
         };
         (0..self.rows).map(time).collect()
@@ -80,6 +86,17 @@ impl Arrivals {
 
     fn column(&self, field: &Field, random: &mut Rng) -> Result<ArrayRef> {
         let rows = 0..self.rows;
+        if let Some(words) = self.words.get(field.name()).filter(|words| !words.is_empty()) {
+            let picked = rows.map(|_| {
+                let is_null = random.u32(0..100) < NULLS;
+                Some(words[random.usize(0..words.len())].as_str()).filter(|word| !is_null && *word != "NULL")
+            });
+            let texts: ArrayRef = Arc::new(picked.collect::<StringArray>());
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            return cast_with_options(&texts, field.data_type(), &options).map_err(|e| {
+                Error::internal(format!("words of {} are no {}", field.name(), field.data_type())).because(e)
+            });
+        }
         let mut some = |below: i64| -> Vec<Option<i64>> {
             rows.clone().map(|_| (random.u32(0..100) >= NULLS).then(|| random.i64(0..below))).collect()
         };
@@ -104,13 +121,8 @@ impl Arrivals {
                 Arc::new(times.collect::<TimestampMicrosecondArray>())
             }
             DataType::Utf8 | DataType::Utf8View => {
-                let own = self.words.get(field.name()).filter(|words| !words.is_empty());
-                let words: Vec<&str> = match own {
-                    Some(words) => words.iter().map(String::as_str).collect(),
-                    None => WORDS.to_vec(),
-                };
-                let pick = |n: Option<i64>| n.map(|n| words[n as usize]).filter(|word| *word != "NULL");
-                Arc::new(some(words.len() as i64).into_iter().map(pick).collect::<StringArray>())
+                let pick = |n: Option<i64>| n.map(|n| WORDS[n as usize]);
+                Arc::new(some(WORDS.len() as i64).into_iter().map(pick).collect::<StringArray>())
             }
             other => return Err(Error::internal(format!("no values are made up for a {other}"))),
         })

@@ -19,6 +19,16 @@ pub(crate) fn rounds() -> u64 {
     number("TIDEMILL_E2E_ROUNDS").unwrap_or(1)
 }
 
+/// How many queries are made up.
+pub(crate) fn queries() -> u64 {
+    number("TIDEMILL_E2E_QUERIES").unwrap_or(64)
+}
+
+/// The query to run in the place of a made-up one.
+pub(crate) fn query() -> Option<String> {
+    variable("TIDEMILL_E2E_QUERY")
+}
+
 /// How many processes are killed.
 pub(crate) fn kills() -> u64 {
     number("TIDEMILL_E2E_KILLS").unwrap_or(100)

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! -- @rows orders: 400 apart 1500      rows of a table, how many milliseconds of event time apart; [late 0.03] [timeless 0.01]
-//! -- @words orders.currency: eur, EUR, NULL    what a text column is made of
+//! -- @words orders.currency: eur, EUR, NULL    what a column is made of
 //! -- @row rates: {"currency": "EUR"}   a row of a table that is looked up in
 //! -- @targets files log view delta     what the query is written to; `upsert id` is a Delta table with that key
 //! -- @accept orders: amount > 0        the rows that its CHECKs let through
@@ -45,6 +45,8 @@ pub(crate) struct Input {
     pub(crate) apart: Duration,
     pub(crate) late: f64,
     pub(crate) timeless: f64,
+    /// See [`tidemill_testkit::Arrivals`].
+    pub(crate) grain: Duration,
     pub(crate) words: Words,
 }
 
@@ -65,10 +67,10 @@ pub(crate) struct Case {
     pub(crate) late: Option<String>,
     /// The column that orders versions, for `upsert`.
     pub(crate) sequence: Option<String>,
+    /// Whether rows wait for time without a window, in a view too.
+    pub(crate) waits: bool,
     /// Whether only live triggers can run it.
     pub(crate) live: bool,
-    /// Whether a view too shows only what time has passed.
-    pub(crate) waits: bool,
 }
 
 impl Case {
@@ -173,6 +175,7 @@ fn input(table: &str, text: &str) -> Input {
         apart: Duration::from_secs(1),
         late: 0.0,
         timeless: 0.0,
+        grain: Duration::ZERO,
         words: Words::new(),
     };
     while let (Some(word), Some(value)) = (words.next(), words.next()) {

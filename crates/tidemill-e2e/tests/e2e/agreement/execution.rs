@@ -8,7 +8,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use tidemill::{Live, RunOptions, Workspace, interval};
 use tidemill_checkpoint::Counters;
-use tidemill_model::{Interval, Result, Timestamp, Trigger};
+use tidemill_model::{Interval, Kind, Result, Timestamp, Trigger};
 use tidemill_runtime::exec::{Limits, StopFlag, Views};
 use tidemill_sql::batch::query;
 use tidemill_testkit::{Arrivals, Crash, Ending, Multiset, Outside, Rng, Simulation};
@@ -41,6 +41,17 @@ impl Way {
     pub(crate) fn simulated(trigger: &'static str, deaths: u64) -> Way {
         Way::Simulated { trigger, deaths }
     }
+
+    /// For counting.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Way::Interval => "interval",
+            Way::Intervals { .. } => "intervals",
+            Way::Threads { .. } => "once on threads",
+            Way::Simulated { trigger, .. } => trigger,
+            Way::KilledAt { .. } => "killed",
+        }
+    }
 }
 
 /// What a run left.
@@ -55,6 +66,20 @@ pub(crate) struct Outcome {
 impl Outcome {
     fn dead_of(&self, table: &str, reason: &str) -> u64 {
         self.dead.get(&(table.to_owned(), reason.to_owned())).copied().unwrap_or(0)
+    }
+}
+
+/// Why a run gives no answer or another one.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The code of the error, when the project or its SQL is refused.
+    pub(crate) refused: Option<&'static str>,
+    text: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -80,6 +105,13 @@ pub(crate) struct Bench<'a> {
 
 impl Bench<'_> {
     pub(crate) fn new(case: &Case, seed: u64) -> Bench<'_> {
+        let bench = Bench::made(case, seed).unwrap_or_else(|failure| panic!("{}: {failure}", case.name));
+        assert!(bench.has_answer(), "the query of {} has an answer worth comparing", case.name);
+        bench
+    }
+
+    /// A bench whose oracle may have nothing to say, or not understand the query: then the error is what it says.
+    pub(crate) fn made(case: &Case, seed: u64) -> Result<Bench<'_>, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let setup = Setup::declare(case, Reading::AllFiles("json")).expect("a folder");
@@ -97,14 +129,22 @@ impl Bench<'_> {
             lookups.insert(table.clone(), together.expect("one schema"));
         }
         let mut bench = Bench { case, runtime, rows, closing, lookups, answer: Vec::new() };
-        bench.answer = oracle::answer(&bench.runtime, case, &bench.tables(false));
-        let rows: usize = bench.answer.iter().map(RecordBatch::num_rows).sum();
-        assert!(rows > 0, "the query of {} has an answer worth comparing", case.name);
-        bench
+        bench.answer = oracle::answer(&bench.runtime, case, &bench.tables(false))?;
+        Ok(bench)
+    }
+
+    /// Whether there are rows to compare.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.answer.iter().any(|batch| batch.num_rows() > 0)
+    }
+
+    /// Whether the oracle told at least the columns of its answer.
+    pub(crate) fn is_said(&self) -> bool {
+        !self.answer.is_empty()
     }
 
     /// Runs the case and compares; the error says what differs.
-    pub(crate) fn check(&self, target: &Target, way: &Way, seed: u64) -> Result<Outcome, String> {
+    pub(crate) fn check(&self, target: &Target, way: &Way, seed: u64) -> Result<Outcome, Failure> {
         let mut random = Rng::with_seed(seed);
         let formats = ["json", "parquet", "csv"];
         let format = formats[random.usize(0..3)];
@@ -120,7 +160,10 @@ impl Bench<'_> {
         let batch = matches!(way, Way::Interval | Way::Intervals { .. });
         let windows = self.case.is_windowed() && (*target != Target::View || self.case.waits_in_views());
         let closes = (windows || self.case.waits) && !batch && !matches!(reading, Reading::AllFiles(_));
-        let told = |e: tidemill_model::Error| format!("{reading:?}: {e}");
+        let told = |e: tidemill_model::Error| Failure {
+            refused: matches!(e.kind(), Kind::Plan | Kind::Config).then(|| e.code()),
+            text: format!("{reading:?}: {e}"),
+        };
         let setup = Setup::declare(self.case, reading).map_err(told)?;
         setup.add_pipeline(self.case, target, &schema_of(&self.answer), written).map_err(told)?;
         let outcome = self.run(&setup, (target, way), closes, &mut random).map_err(told)?;
@@ -130,7 +173,8 @@ impl Bench<'_> {
             None => Ok(outcome),
             Some(difference) => {
                 let (deaths, folder) = (outcome.deaths, setup.folder.keep());
-                Err(format!("{reading:?}, {deaths} deaths, in {}: {difference}", folder.display()))
+                let text = format!("{reading:?}, {deaths} deaths, in {}: {difference}", folder.display());
+                Err(Failure { refused: None, text })
             }
         }
     }
@@ -297,6 +341,7 @@ fn make(workspace: &Workspace, input: &Input, closing: Option<usize>, random: &m
         from: if closing.is_some() { FROM.plus(years) } else { FROM },
         apart: if closing.is_some() { Duration::from_millis(1) } else { input.apart },
         disorder: if closing.is_some() { Duration::from_millis(1) } else { DISORDER },
+        grain: if closing.is_some() { Duration::ZERO } else { input.grain },
         late: if closing.is_some() { 0.0 } else { input.late },
         timeless: if closing.is_some() { 0.0 } else { input.timeless },
         words: input.words.clone(),

@@ -6,6 +6,7 @@ mod case;
 mod execution;
 mod oracle;
 pub(crate) mod project;
+mod random;
 pub(crate) mod world;
 
 use crate::knobs;

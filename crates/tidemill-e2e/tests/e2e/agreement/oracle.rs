@@ -16,8 +16,8 @@ use super::case::Case;
 /// Tables with all their rows.
 pub(crate) type Tables = BTreeMap<String, RecordBatch>;
 
-/// What a case's query answers over these rows.
-pub(crate) fn answer(runtime: &Runtime, case: &Case, tables: &Tables) -> Vec<RecordBatch> {
+/// What a case's query answers over these rows, or what is wrong with it.
+pub(crate) fn answer(runtime: &Runtime, case: &Case, tables: &Tables) -> Result<Vec<RecordBatch>, String> {
     runtime.block_on(async {
         let context = context(case, tables).await;
         for statement in case.declarations.split(';').map(without_comments) {
@@ -28,7 +28,7 @@ pub(crate) fn answer(runtime: &Runtime, case: &Case, tables: &Tables) -> Vec<Rec
         }
         let query = plain(case.oracle.as_ref().unwrap_or(&case.query));
         let answered = async { context.sql(&query).await?.collect().await };
-        answered.await.unwrap_or_else(|e| panic!("{}: {query}: {e}", case.name))
+        answered.await.map_err(|e| format!("{query}: {e}"))
     })
 }
 

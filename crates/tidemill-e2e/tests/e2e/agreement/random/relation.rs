@@ -1,0 +1,269 @@
+//! [`Maker`] makes [`Relation`]s with an event time: a table, part of one, two together, two joined, frames over one.
+//!
+//! **Invariant:** each is said twice, for us and for plain DataFusion, which knows neither ASOF nor our order of ties.
+
+use std::collections::BTreeSet;
+
+use tidemill_testkit::Rng;
+
+use super::expression::{aggregate, condition, expression, expression_of, one};
+use super::schema::{Column, Table, Type};
+
+/// What can stand after FROM.
+#[derive(Debug, Clone)]
+pub(super) struct Relation {
+    pub(super) sql: String,
+    pub(super) oracle: String,
+    pub(super) columns: Vec<Column>,
+}
+
+impl Relation {
+    /// The relation of a query over this one, whose text `write` makes around it.
+    pub(super) fn within(&self, columns: Vec<Column>, write: impl Fn(&str) -> String) -> Relation {
+        Relation { sql: write(&self.sql), oracle: write(&self.oracle), columns }
+    }
+
+    pub(super) fn with(
+        &self,
+        other: &Relation,
+        columns: Vec<Column>,
+        write: impl Fn(&str, &str) -> String,
+    ) -> Relation {
+        Relation { sql: write(&self.sql, &other.sql), oracle: write(&self.oracle, &other.oracle), columns }
+    }
+
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.columns.iter().map(|column| column.name.as_str()).collect()
+    }
+
+    /// In parentheses, to stand after FROM of another query.
+    pub(super) fn wrapped(&self) -> Relation {
+        self.within(self.columns.clone(), |sql| format!("({sql})"))
+    }
+}
+
+/// Rows after all that are compared only close windows; this leaves them out.
+pub(super) const OURS: &str = "at < TIMESTAMP '2027-06-01T00:00:00'";
+
+fn ours(rows: &Relation) -> Relation {
+    rows.within(rows.columns.clone(), |from| format!("(SELECT * FROM {from} WHERE {OURS})"))
+}
+
+/// What a query is made with, and what is known of it so far.
+pub(super) struct Maker {
+    pub(super) random: Rng,
+    pub(super) tables: [Table; 2],
+    pub(super) used: [bool; 2],
+    pub(super) looks_up: bool,
+    /// Whether rows wait for time, in a view too.
+    pub(super) waits: bool,
+    /// What the query is made of.
+    pub(super) constructs: BTreeSet<&'static str>,
+}
+
+impl Maker {
+    pub(super) fn chance(&mut self, of: u32) -> bool {
+        self.random.u32(0..of) == 0
+    }
+
+    pub(super) fn seconds(&mut self, of: &[u32]) -> String {
+        format!("INTERVAL '{} seconds'", one(of, &mut self.random))
+    }
+
+    pub(super) fn condition(&mut self, columns: &[Column]) -> String {
+        condition(columns, &mut self.random, 2)
+    }
+
+    pub(super) fn table(&mut self, number: usize) -> Relation {
+        self.used[number] = true;
+        let Table { name, columns, .. } = &self.tables[number];
+        Relation { sql: (*name).to_owned(), oracle: (*name).to_owned(), columns: columns.clone() }
+    }
+
+    /// Some rows and columns of a table, with columns that are computed.
+    pub(super) fn part(&mut self, number: usize) -> Relation {
+        let table = self.table(number);
+        let (list, columns) = self.projection(&table);
+        let filter = if self.chance(3) { String::new() } else { format!(" WHERE {}", self.condition(&table.columns)) };
+        table.within(columns, |from| format!("(SELECT {list} FROM {from}{filter})"))
+    }
+
+    /// `id`, `k`, `at` and some others.
+    fn projection(&mut self, from: &Relation) -> (String, Vec<Column>) {
+        let (mut list, mut columns) = (Vec::new(), Vec::new());
+        for column in &from.columns {
+            if ["id", "k", "at"].contains(&column.name.as_str()) || self.random.u32(0..5) > 0 {
+                list.push(column.name.clone());
+                columns.push(column.clone());
+            }
+        }
+        for number in 0..self.random.usize(0..3) {
+            let (text, of) = expression(&from.columns, &mut self.random);
+            list.push(format!("{text} AS e{number}"));
+            columns.push(Column::new(&format!("e{number}"), of));
+        }
+        (list.join(", "), columns)
+    }
+
+    /// Rows of one table, whole or in part.
+    pub(super) fn simple(&mut self, number: usize) -> Relation {
+        if self.chance(2) { self.table(number) } else { self.part(number) }
+    }
+
+    /// Rows with an event time `at`, of whatever makes such.
+    pub(super) fn stream(&mut self) -> Relation {
+        match self.random.u32(0..16) {
+            0..10 => self.simple(0),
+            10 | 11 => self.union_all(),
+            12 => self.lookup(),
+            13 => self.interval_join("JOIN"),
+            14 => self.asof(),
+            _ => self.over_range(),
+        }
+    }
+
+    /// The two tables below each other.
+    pub(super) fn union_all(&mut self) -> Relation {
+        self.constructs.insert("union all");
+        let (a, b) = (self.simple(0), self.simple(1));
+        let types = [Type::Number, Type::Text, Type::Double, Type::Flag];
+        let count = self.random.usize(1..4);
+        let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
+        let mut columns = vec![Column::new("id", Type::Number), self.tables[0].columns[1].clone()];
+        for number in 0..count {
+            let of = *one(&types, &mut self.random);
+            of_a.push(format!("{} AS u{number}", expression_of(&a.columns, of, &mut self.random)));
+            of_b.push(format!("{} AS u{number}", expression_of(&b.columns, of, &mut self.random)));
+            columns.push(Column::new(&format!("u{number}"), of));
+        }
+        columns.push(Column::new("at", Type::Time));
+        let (of_a, of_b) = (of_a.join(", "), of_b.join(", "));
+        let filter = if self.chance(2) { String::new() } else { format!(" WHERE {}", self.condition(&b.columns)) };
+        a.with(&b, columns, |a, b| {
+            format!("(SELECT id, k, {of_a}, at FROM {a} UNION ALL SELECT id, k, {of_b}, at FROM {b}{filter})")
+        })
+    }
+
+    /// A table with what is known of its keys.
+    pub(super) fn lookup(&mut self) -> Relation {
+        let left = self.chance(2);
+        self.constructs.insert(if left { "lookup left" } else { "lookup inner" });
+        self.looks_up = true;
+        let stream = self.simple(0);
+        let mut list: Vec<String> = stream.names().iter().map(|name| format!("s.{name}")).collect();
+        list.push("d.weight AS weight".to_owned());
+        list.push("d.note AS note".to_owned());
+        let mut columns = stream.columns.clone();
+        columns.extend([Column::new("weight", Type::Number), Column::new("note", Type::Text)]);
+        let (list, join) = (list.join(", "), if left { "LEFT JOIN" } else { "JOIN" });
+        stream.within(columns, |from| format!("(SELECT {list} FROM {from} AS s {join} rates AS d ON s.k = d.k)"))
+    }
+
+    /// The columns of two relations beside each other; those of the right one are called `r_…`.
+    fn beside(left: &Relation, right: &Relation, keyless: bool) -> (Vec<String>, Vec<Column>) {
+        let (mut list, mut columns) = (Vec::new(), Vec::new());
+        for column in &left.columns {
+            let (name, of_left) = (&column.name, format!("l.{}", column.name));
+            list.push(if keyless && name == "k" { "coalesce(l.k, r.k) AS k".to_owned() } else { of_left });
+            columns.push(column.clone());
+        }
+        for column in right.columns.iter().filter(|column| column.name != "k") {
+            list.push(format!("r.{} AS r_{}", column.name, column.name));
+            columns.push(column.named(&format!("r_{}", column.name)));
+        }
+        (list, columns)
+    }
+
+    /// Pairs whose times are near each other. What has no partner comes when time has passed.
+    pub(super) fn interval_join(&mut self, join: &'static str) -> Relation {
+        self.constructs.insert(match join {
+            "JOIN" => "interval inner",
+            "LEFT JOIN" => "interval left",
+            "RIGHT JOIN" => "interval right",
+            _ => "interval full",
+        });
+        let (left, right) = (ours(&self.simple(0)), ours(&self.simple(1)));
+        self.waits |= join != "JOIN";
+        let (before, after) = (self.seconds(&[0, 5, 20]), self.seconds(&[1, 10, 40]));
+        let bounds = match self.random.u32(0..3) {
+            0 => format!("r.at BETWEEN l.at - {before} AND l.at + {after}"),
+            1 => format!("r.at > l.at - {after} AND r.at <= l.at + {before}"),
+            _ => format!("l.at >= r.at - {before} AND l.at < r.at + {after}"),
+        };
+        let more = if self.chance(3) { " AND l.id <> r.id + 1" } else { "" };
+        let (list, columns) = Maker::beside(&left, &right, join == "FULL JOIN");
+        let list = list.join(", ");
+        left.with(&right, columns, |l, r| {
+            format!("(SELECT {list} FROM {l} AS l {join} {r} AS r ON l.k = r.k AND {bounds}{more})")
+        })
+    }
+
+    /// Rows with the last one before them, or the first after them.
+    pub(super) fn asof(&mut self) -> Relation {
+        self.constructs.insert("asof");
+        self.waits = true;
+        let (left, right) = (self.simple(0), self.simple(1));
+        let compare = *one(&[">=", ">", "<=", "<"], &mut self.random);
+        let back = compare.starts_with('>');
+        let limit = self.seconds(&[15, 60]);
+        let limit = match (self.chance(2), back) {
+            (true, _) => String::new(),
+            (false, true) => format!(" AND r.at >= l.at - {limit}"),
+            (false, false) => format!(" AND r.at <= l.at + {limit}"),
+        };
+        let (list, columns) = Maker::beside(&left, &right, false);
+        let list = list.join(", ");
+        let mut rest: Vec<&str> = right.names().into_iter().filter(|name| *name != "at").collect();
+        rest.sort_unstable();
+        rest.insert(0, "at");
+        let order = if back { "DESC NULLS FIRST" } else { "ASC NULLS LAST" };
+        let order: Vec<String> = rest.iter().map(|name| format!("r.{name} {order}")).collect();
+        let order = order.join(", ");
+        let (l, r) = (&left.oracle, &right.oracle);
+        let oracle = format!(
+            "(SELECT {list} FROM {l} AS l LEFT JOIN (SELECT * FROM (SELECT l.id AS of_id, r.*, \
+             row_number() OVER (PARTITION BY l.id ORDER BY {order}) AS nth FROM {l} AS l JOIN {r} AS r \
+             ON l.k = r.k AND l.at {compare} r.at{limit}) WHERE nth = 1) AS r ON r.of_id = l.id WHERE l.{OURS})"
+        );
+        let (l, r) = (&left.sql, &right.sql);
+        let sql = format!(
+            "(SELECT {list} FROM {l} AS l ASOF JOIN {r} AS r MATCH_CONDITION (l.at {compare} r.at) \
+             ON l.k = r.k{limit} WHERE l.{OURS})"
+        );
+        Relation { sql, oracle, columns }
+    }
+
+    /// Rows with what is around them in time.
+    pub(super) fn over_range(&mut self) -> Relation {
+        self.constructs.insert("over range");
+        self.waits = true;
+        let input = ours(&self.simple(0));
+        let mut list: Vec<String> = input.names().into_iter().map(str::to_owned).collect();
+        let mut columns = input.columns.clone();
+        for number in 0..self.random.usize(1..3) {
+            let before = self.seconds(&[0, 5, 30, 90]);
+            let after = match self.chance(3) {
+                true => format!("{} FOLLOWING", self.seconds(&[5, 20])),
+                false => "CURRENT ROW".to_owned(),
+            };
+            let of = (0..20).map(|_| aggregate(&input.columns, &mut self.random));
+            let slides = |call: &str| {
+                ["sum(", "count(", "min(", "max(", "avg("].iter().any(|name| call.starts_with(name))
+                    && !call.contains("DISTINCT")
+                    && !call.contains("FILTER")
+            };
+            let (call, column) = of
+                .into_iter()
+                .find(|(call, _)| slides(call))
+                .unwrap_or_else(|| ("count(*)".to_owned(), Column::new("", Type::Number)));
+            let partition = ["PARTITION BY k ", "", "PARTITION BY c0 % 2, k "];
+            let partition = partition[self.random.usize(0..if input.names().contains(&"c0") { 3 } else { 2 })];
+            list.push(format!(
+                "{call} OVER ({partition}ORDER BY at RANGE BETWEEN {before} PRECEDING AND {after}) AS o{number}"
+            ));
+            columns.push(column.named(&format!("o{number}")));
+        }
+        let list = list.join(", ");
+        input.within(columns, |from| format!("(SELECT {list} FROM {from})"))
+    }
+}
