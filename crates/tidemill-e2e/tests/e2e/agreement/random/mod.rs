@@ -202,7 +202,13 @@ fn random_queries() {
         None => 0..knobs::queries(),
     };
     let mut tally = Tally::default();
-    let failures: Vec<String> = numbers.clone().flat_map(|number| tally.run(number)).collect();
+    let mut failures = Vec::new();
+    for number in numbers.clone() {
+        let found = tally.run(number);
+        // At once: of thousands, one may take long.
+        found.iter().for_each(|failure| println!("{failure}\n"));
+        failures.extend(found);
+    }
     println!("{tally}");
     let again = format!("again with TIDEMILL_E2E_SEED={} TIDEMILL_E2E_CASE=random_<number>", knobs::seed());
     assert!(failures.is_empty(), "{} executions disagree; {again}\n{}\n{tally}", failures.len(), failures.join("\n\n"));
