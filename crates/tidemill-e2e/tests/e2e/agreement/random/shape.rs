@@ -206,7 +206,7 @@ impl Maker {
     }
 
     fn any_window(&mut self) -> &'static str {
-        one(&["TUMBLE", "TUMBLE", "HOP", "SESSION"], &mut self.random)
+        one::<&str>(&["TUMBLE", "TUMBLE", "HOP", "SESSION"], &mut self.random)
     }
 }
 
