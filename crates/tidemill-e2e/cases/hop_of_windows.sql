@@ -1,6 +1,8 @@
 -- A window over the result of overlapping ones.
 -- @rows orders: 500 apart 3000
+-- Inner windows reach beyond the outer ones, so that its rows belong to no interval.
 -- @targets files view
+-- @live
 CREATE TABLE orders (
   id BIGINT,
   customer BIGINT,
