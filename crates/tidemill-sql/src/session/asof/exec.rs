@@ -37,7 +37,7 @@ use tidemill_model::Error;
 use super::{AsofNode, asof_candidates};
 use crate::session::guarded::arrow_schema;
 
-/// Makes [`AsofExec`]s of [`AsofNode`]s.
+/// Makes the physical operators of [`AsofNode`]s.
 #[derive(Debug)]
 pub struct AsofPlanner;
 
