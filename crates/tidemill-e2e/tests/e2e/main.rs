@@ -14,4 +14,5 @@ mod demo;
 mod kill;
 mod knobs;
 mod rebuild;
+mod restart;
 mod verify;
