@@ -29,7 +29,7 @@ fn rows_that_come_late_after_a_restart_change_nothing_that_was_given_out() {
     for query in QUERIES {
         for lanes in ["2", "3"] {
             let project = ProjectFolder::new("").expect("a folder");
-            project.write("pipelines/p.sql", &format!("{TABLES}{query};\n")).expect("a pipeline");
+            project.write("pipelines/p.sql", format!("{TABLES}{query};\n")).expect("a pipeline");
             for (id, k, v, second) in FILES {
                 let (minute, second) = (second / 60, second % 60);
                 let row = format!(

@@ -12,9 +12,9 @@ use tidemill_checkpoint::{Manifest, switch};
 use tidemill_model::{Epoch, Error, Kind, Result, SplitId, Timestamp, Trigger, Watermark};
 
 use super::board::Holder;
+use super::command::{Ack, Command};
 use super::exchange::lock;
 use super::job::{Job, Shared, StopFlag, all_bounded};
-use super::lane::{Ack, Command};
 use super::persist::{Draft, draft};
 use super::progress::SplitStatus;
 use super::rebuild::{Rebuild, gone, too_many_dead};

@@ -9,9 +9,10 @@ use tidemill_checkpoint::{Checkpoints, Fate, Manifest, Recovery, SourceProgress,
 use tidemill_model::{Clock, Epoch, Error, Kind, Result, Trigger};
 
 use super::board::Board;
+use super::command::{Ack, Command};
 use super::coordinator::Coordinator;
 use super::exchange::{Bell, EdgeQueues};
-use super::lane::{Ack, Command, Lane};
+use super::lane::Lane;
 use super::progress::Progress;
 use super::rebuild::Rebuild;
 use super::views::Views;

@@ -4,53 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
 
 use super::align::{Due, Inputs};
+use super::command::{Ack, Command};
 use super::divide::split_by_lane;
 use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
-use super::pull::{Pulled, SourceCut, SourceDriver};
+use super::pull::{Pulled, SourceDriver};
 use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
-use crate::{Batch, Committable, DeadLetter, LateRow, NodeKind, Output, StateChunk, ipc};
-
-/// What the coordinator asks of a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// Read on to the end that is present now, and say when it is reached.
-    Tick(u64),
-    /// Stop reading.
-    Rest,
-    /// Read rows as they come.
-    Follow,
-    /// End this epoch here.
-    Barrier(Epoch),
-}
-
-/// What a lane staged for an epoch.
-#[derive(Debug)]
-pub(crate) struct Ack {
-    pub(crate) lane: usize,
-    pub(crate) epoch: Epoch,
-    /// Source node to its part.
-    pub(crate) sources: BTreeMap<String, SourceCut>,
-    /// Operator node to its changed chunks, encoded.
-    pub(crate) state: BTreeMap<String, Vec<(StateChunk, Bytes)>>,
-    /// Sink node to what it prepared.
-    pub(crate) sinks: BTreeMap<String, Committable>,
-    /// View and other operator nodes to the watermark they stand at.
-    pub(crate) watermarks: BTreeMap<String, Watermark>,
-    pub(crate) rows_written: u64,
-    /// Operator node to how many rows it left out as late.
-    pub(crate) rows_late: BTreeMap<String, u64>,
-    /// Rows that expressions failed on.
-    pub(crate) dead: Vec<DeadLetter>,
-    /// Rows that came late, each with the node that left it out.
-    pub(crate) late: Vec<(String, LateRow)>,
-    /// When rows of this epoch arrived, with how many.
-    pub(crate) arrivals: Vec<(Timestamp, u64)>,
-}
+use crate::{Batch, DeadLetter, LateRow, NodeKind, Output, ipc};
 
 /// One lane.
 pub struct Lane {

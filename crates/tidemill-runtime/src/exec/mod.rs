@@ -7,6 +7,7 @@
 
 mod align;
 mod board;
+mod command;
 mod coordinator;
 mod divide;
 mod driver;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tidemill_checkpoint::{Checkpoints, Manifest, ViewState};
 use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
+use super::command::Ack;
 use super::job::ViewNode;
-use super::lane::Ack;
 use crate::{DeadLetter, ErrorLimit, LateRow, dead_letter_batch, ipc, late_batch};
 
 /// What the next manifest is built from.
