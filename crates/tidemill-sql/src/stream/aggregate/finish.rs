@@ -1,10 +1,9 @@
-//! [`FinalFactory`]: the second half of a GROUP BY: merges partial groups by window and emits them.
+//! [`FinalFactory`]: the second half of a GROUP BY over windows: merges partial groups by window and emits them.
 //!
 //! **Invariant:** with [`Emission::Once`] each window is emitted once, when the watermark passes its end; with
 //! [`Emission::Changes`] what was emitted up to a barrier adds up to the results of all rows before it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -18,9 +17,6 @@ use super::changes::difference;
 use super::spec::GroupSpec;
 use super::windows::{Emitted, Window, results_of};
 use crate::stream::transform::failed;
-
-/// The name of the chunk of groups without a window.
-const ALL: &str = "all";
 
 /// When results go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +37,11 @@ pub(in crate::stream) struct FinalFactory {
 }
 
 impl OperatorFactory for FinalFactory {
-    fn create(&self, lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
+    fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Final {
             spec: Arc::clone(&self.spec),
             emission: self.emission,
             place: self.place.clone(),
-            lane,
             earliest_open: i64::MIN,
             windows: BTreeMap::new(),
             gone: Vec::new(),
@@ -66,9 +61,8 @@ struct Final {
     spec: Arc<GroupSpec>,
     emission: Emission,
     place: Place,
-    lane: usize,
     earliest_open: i64,
-    /// By start; the only one is 0 where there is no window.
+    /// By start.
     windows: BTreeMap<i64, Window>,
     /// Closed since the last snapshot.
     gone: Vec<i64>,
@@ -85,9 +79,6 @@ impl Final {
     }
 
     fn take(&mut self, partial: &RecordBatch) -> Result<(), DataFusionError> {
-        if self.spec.window.is_none() {
-            return self.merge(0, partial);
-        }
         divided(partial)?.iter().try_for_each(|(start, rows)| self.merge(*start, rows))
     }
 
@@ -131,10 +122,6 @@ impl Final {
         }
         Ok(())
     }
-
-    fn chunk_name(&self, start: i64) -> String {
-        if self.spec.window.is_some() { start.to_string() } else { ALL.to_owned() }
-    }
 }
 
 /// Partial groups divided by their first column; most batches are of one or few windows.
@@ -156,7 +143,7 @@ impl Operator for Final {
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         self.take(&batch.rows).map_err(|error| failed(&error, &self.place))?;
         match self.windows.first_key_value() {
-            Some((start, _)) if self.spec.window.is_some() && *start < self.earliest_open => {
+            Some((start, _)) if *start < self.earliest_open => {
                 Err(Error::internal(format!("rows reached the window {start} after it was closed")))
             }
             _ => Ok(()),
@@ -180,14 +167,6 @@ impl Operator for Final {
         }
         let spec = Arc::clone(&self.spec);
         let failed = |error: DataFusionError| failed(&error, &self.place);
-        if spec.leading() == 0 && self.lane == 0 {
-            // SQL's GROUP BY over everything has one row even when there are none.
-            let window = match self.windows.entry(0) {
-                Entry::Occupied(window) => window.into_mut(),
-                Entry::Vacant(place) => place.insert(Window::new(&spec).map_err(failed)?),
-            };
-            window.touch(&spec).map_err(failed)?;
-        }
         for (start, window) in &mut self.windows {
             if let Some(batch) = Final::changes(&spec, *start, window).map_err(failed)? {
                 out.push(batch);
@@ -199,15 +178,13 @@ impl Operator for Final {
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
         let mut chunks = Vec::new();
         for start in std::mem::take(&mut self.gone) {
-            chunks.push(StateChunk { name: self.chunk_name(start), rows: None });
+            chunks.push(StateChunk { name: start.to_string(), rows: None });
         }
         let spec = Arc::clone(&self.spec);
-        let windowed = spec.window.is_some();
         for (start, window) in self.windows.iter_mut().filter(|(_, window)| window.unsaved) {
             let rows = window.freeze(&spec, *start).map_err(|error| failed(&error, &self.place))?;
             window.unsaved = false;
-            let name = if windowed { start.to_string() } else { ALL.to_owned() };
-            chunks.push(StateChunk { name, rows: Some(rows) });
+            chunks.push(StateChunk { name: start.to_string(), rows: Some(rows) });
         }
         Ok(chunks)
     }
@@ -220,10 +197,7 @@ impl Operator for Final {
         };
         let mut windows: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
         for (name, rows) in chunks {
-            let start = match &spec.window {
-                Some(_) => name.parse::<i64>().map_err(|_| corrupt(&name, "its name is no time"))?,
-                None => 0,
-            };
+            let start = name.parse::<i64>().map_err(|_| corrupt(&name, "its name is no time"))?;
             if rows.columns().iter().map(|c| c.data_type()).ne(spec.partial.fields().iter().map(|f| f.data_type())) {
                 return Err(corrupt(&name, "it has other columns"));
             }

@@ -12,7 +12,7 @@ use datafusion::common::Result;
 use super::groups::Groups;
 use super::spec::GroupSpec;
 
-/// The groups of one window, or all groups where there is no window.
+/// The groups of one window.
 pub(super) struct Window {
     table: Table,
     /// Rows came since [`Window::settle`].
@@ -40,7 +40,7 @@ pub(super) enum Emitted {
 
 impl Window {
     pub(super) fn new(spec: &GroupSpec) -> Result<Window> {
-        let groups = Groups::new(&spec.key_schema(usize::from(spec.window.is_some())), &spec.aggregates)?;
+        let groups = Groups::new(&spec.key_schema(1), &spec.aggregates)?;
         Ok(Window { table: Table::Live(Box::new(groups)), changed: false, unsaved: false, emitted: Emitted::Nothing })
     }
 
@@ -58,17 +58,6 @@ impl Window {
         Ok(())
     }
 
-    /// Makes sure that a GROUP BY without keys has its one group.
-    pub(super) fn touch(&mut self, spec: &GroupSpec) -> Result<()> {
-        let Table::Live(groups) = &mut self.table else { return Ok(()) };
-        if groups.len() == 0 {
-            groups.touch(&spec.aggregates)?;
-            self.changed = true;
-            self.unsaved = true;
-        }
-        Ok(())
-    }
-
     /// The states of all groups; the window stays as it is.
     pub(super) fn freeze(&mut self, spec: &GroupSpec, start: i64) -> Result<RecordBatch> {
         match &mut self.table {
@@ -76,7 +65,7 @@ impl Window {
             Table::Live(groups) => {
                 let rows = groups.len();
                 let mut columns: Vec<ArrayRef> = Vec::with_capacity(spec.partial.fields().len());
-                columns.extend(spec.window.as_ref().map(|_| start_column(spec, start, rows)));
+                columns.push(start_column(spec, start, rows));
                 columns.extend(groups.take_states()?);
                 let options = RecordBatchOptions::new().with_row_count(Some(rows));
                 let states = RecordBatch::try_new_with_options(Arc::clone(&spec.partial), columns, &options)?;
@@ -113,13 +102,13 @@ pub(super) fn start_column(spec: &GroupSpec, start: i64, rows: usize) -> ArrayRe
 
 pub(super) fn merge(groups: &mut Groups, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
     let (leading, columns) = (spec.leading(), partial.columns());
-    let keys = &columns[usize::from(spec.window.is_some())..leading];
+    let keys = &columns[1..leading];
     groups.merge(keys, &columns[leading..], partial.num_rows(), &spec.aggregates)
 }
 
 /// A table of these states; group `i` is row `i`.
 fn thawed(spec: &GroupSpec, states: &RecordBatch) -> Result<Groups> {
-    let mut groups = Groups::new(&spec.key_schema(usize::from(spec.window.is_some())), &spec.aggregates)?;
+    let mut groups = Groups::new(&spec.key_schema(1), &spec.aggregates)?;
     merge(&mut groups, spec, states)?;
     Ok(groups)
 }

@@ -142,6 +142,19 @@ fn needed(node: &GroupBy, keys: &Keys) -> BTreeSet<Column> {
     grouped.chain(&node.aggr_expr).flat_map(Expr::column_refs).cloned().collect()
 }
 
+/// An aggregate call, ready to run.
+pub(super) fn aggregate(expr: &Expr, input: &DFSchema) -> Result<Aggregate, DataFusionError> {
+    let arrow_input = arrow_schema(input);
+    let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+    let lowered = LoweredAggregateBuilder::new(expr, input, &arrow_input, &props, &context).build()?;
+    let function = lowered.aggregate;
+    let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
+    let filter = lowered.filter.map(checked).transpose()?;
+    let states = function.state_fields()?.len();
+    let types = args.iter().map(|arg| arg.data_type(&arrow_input)).collect::<Result<_, _>>()?;
+    Ok(Aggregate { function, args, types, filter, states })
+}
+
 fn spec(
     plan: &LogicalPlan,
     node: &GroupBy,
@@ -149,18 +162,7 @@ fn spec(
     panes: Option<Vec<usize>>,
     input: &DFSchema,
 ) -> Result<GroupSpec, DataFusionError> {
-    let mut aggregates = Vec::with_capacity(node.aggr_expr.len());
-    let arrow_input = arrow_schema(input);
-    for expr in &node.aggr_expr {
-        let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
-        let lowered = LoweredAggregateBuilder::new(expr, input, &arrow_input, &props, &context).build()?;
-        let function = lowered.aggregate;
-        let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
-        let filter = lowered.filter.map(checked).transpose()?;
-        let states = function.state_fields()?.len();
-        let types = args.iter().map(|arg| arg.data_type(&arrow_input)).collect::<Result<_, _>>()?;
-        aggregates.push(Aggregate { function, args, types, filter, states });
-    }
+    let aggregates = node.aggr_expr.iter().map(|expr| aggregate(expr, input)).collect::<Result<Vec<_>, _>>()?;
     let window = match &keys.window {
         None => None,
         Some((at, is_end, size, behind)) => {

@@ -9,22 +9,20 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::DataFusionError;
-use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Aggregate as GroupBy, Expr, ExprSchemable, LogicalPlan, lit};
-use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::Route;
 
 use super::build::{Builder, Walk, uncompiled};
+use super::group::aggregate;
 use super::pending::Stream;
 use super::refuse::at_word;
 use super::statement::{Statement, Target};
 use crate::session::guarded::arrow_schema;
-use crate::session::{Meaning, checked, compile, meaning_of};
-use crate::stream::aggregate::{Aggregate, GroupSpec, OutputColumn};
+use crate::session::{Meaning, compile, meaning_of};
+use crate::stream::aggregate::{GroupSpec, OutputColumn};
 use crate::stream::running::{
     CountPartialFactory, KeyByFactory, RecomputeFactory, RunningFactory, RunningSpec, is_linear,
 };
@@ -168,18 +166,6 @@ fn compiled(
     let groups =
         GroupSpec { window: None, session: None, outputs: columns.collect(), keys, aggregates, partial, schema };
     Ok((RunningSpec { groups, rows, sums }, linear))
-}
-
-fn aggregate(expr: &Expr, input: &DFSchema) -> Result<Aggregate, DataFusionError> {
-    let arrow_input = arrow_schema(input);
-    let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
-    let lowered = LoweredAggregateBuilder::new(expr, input, &arrow_input, &props, &context).build()?;
-    let function = lowered.aggregate;
-    let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
-    let filter = lowered.filter.map(checked).transpose()?;
-    let states = function.state_fields()?.len();
-    let types = args.iter().map(|arg| arg.data_type(&arrow_input)).collect::<Result<_, _>>()?;
-    Ok(Aggregate { function, args, types, filter, states })
 }
 
 /// Keys, then the columns of the input.
