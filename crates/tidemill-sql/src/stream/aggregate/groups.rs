@@ -101,9 +101,10 @@ impl Groups {
         aggregates.iter().map(result).collect()
     }
 
-    /// Makes sure that there are groups with these keys, first of all.
-    pub(super) fn know(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
-        self.intern(keys, rows)
+    /// Makes sure that there are groups with these keys, first of all, which have seen no value yet.
+    pub(super) fn know(&mut self, keys: &[ArrayRef], rows: usize, aggregates: &[Aggregate]) -> Result<()> {
+        self.intern(keys, rows)?;
+        self.see_nothing(aggregates)
     }
 
     /// Makes sure that the one group without keys exists, though no row did.
@@ -114,11 +115,18 @@ impl Groups {
         self.len = 1;
         self.indices.clear();
         self.indices.push(0);
-        // A row that the filter leaves out: the group is there and has seen no value.
-        let none = BooleanArray::from(vec![false]);
+        self.see_nothing(aggregates)
+    }
+
+    /// Shows the accumulators rows of the interned groups that a filter leaves out: the groups are there and have seen no
+    /// value. Accumulators take it for granted that every group comes with its first value; one that they were not told
+    /// of would count as having seen one as soon as others do.
+    fn see_nothing(&mut self, aggregates: &[Aggregate]) -> Result<()> {
+        let rows = self.indices.len();
+        let none = BooleanArray::from(vec![false; rows]);
         for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
-            let args: Vec<ArrayRef> = aggregate.types.iter().map(|of| new_null_array(of, 1)).collect();
-            accumulator.update_batch(&args, &self.indices, Some(&none), 1)?;
+            let args: Vec<ArrayRef> = aggregate.types.iter().map(|of| new_null_array(of, rows)).collect();
+            accumulator.update_batch(&args, &self.indices, Some(&none), self.len)?;
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ impl Sliding {
         let spec = Arc::clone(&self.spec);
         let mut groups = Groups::new(&spec.key_schema(1), &spec.aggregates)?;
         if let Some(known) = known {
-            groups.know(&known.keys, known.rows.num_rows())?;
+            groups.know(&known.keys, known.rows.num_rows(), &spec.aggregates)?;
         }
         let first = self.number(start)?;
         for part in self.tiers.parts(&mut self.panes, &spec, first, self.size.panes())? {

@@ -69,6 +69,9 @@ fn hopping_windows_are_made_of_panes() {
             "SELECT region, window_start, window_end, count(*) AS n, sum(amount) AS s, avg(price) AS a, count(DISTINCT customer) AS d
                FROM HOP(cleaned, at, {}) GROUP BY region, window_start, window_end HAVING count(*) > 1",
             "SELECT window_end, max(price) AS m FROM HOP((SELECT * FROM orders WHERE paid), at, {}) AS h GROUP BY window_end",
+            // Few rows a group, so that some have seen no price while others have.
+            "SELECT id % 400 AS k, window_start, avg(price) AS a, max(price) AS m, count(*) AS n
+               FROM HOP(orders, at, {}) GROUP BY id % 400, window_start",
         ] {
             check(&sql.replace("{}", windows), true);
         }
