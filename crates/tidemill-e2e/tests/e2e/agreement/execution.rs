@@ -8,7 +8,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use tidemill::{Live, RunOptions, Workspace, interval};
 use tidemill_checkpoint::Counters;
-use tidemill_model::{Interval, Kind, Result, Timestamp, Trigger};
+use tidemill_model::{Epoch, Interval, Kind, Result, Timestamp, Trigger};
 use tidemill_runtime::exec::{Limits, StopFlag, Views};
 use tidemill_sql::batch::query;
 use tidemill_testkit::{Arrivals, Crash, Ending, Multiset, Outside, Rng, Simulation};
@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::case::{Case, Input, Target};
 use super::oracle::{self, Tables};
+use super::prefix::Watcher;
 use super::project::{Reading, Setup, schema_of};
 use super::world::World;
 
@@ -206,16 +207,39 @@ impl Bench<'_> {
             }
             Way::Simulated { trigger, deaths } => {
                 let trigger = Trigger::parse(trigger)?;
-                let mut processes = Processes { setup, trigger, deaths: *deaths, killed_at: None, died: 0, random };
-                processes.run(&mut world)?
+                Processes::new(setup, trigger, *deaths, random).run(&mut world, &mut |_| Ok(()))?
             }
             Way::KilledAt { step } => {
-                let trigger = Trigger::Continuous;
-                let mut processes = Processes { setup, trigger, deaths: 1, killed_at: Some(*step), died: 0, random };
-                processes.run(&mut world)?
+                let processes = Processes::new(setup, Trigger::Continuous, 1, random);
+                Processes { killed_at: Some(*step), ..processes }.run(&mut world, &mut |_| Ok(()))?
             }
         };
         self.look(&setup.open()?, deaths)
+    }
+
+    /// Runs the case into a view and compares what it shows at some epochs; answers at how many.
+    pub(crate) fn prefixes(&self, seed: u64) -> Result<u64, Failure> {
+        let mut random = Rng::with_seed(seed);
+        let told = |e: tidemill_model::Error| Failure { refused: None, text: format!("{e} {:?}", e.facts()) };
+        let setup = Setup::declare(self.case, Reading::Log).map_err(told)?;
+        setup.add_pipeline(self.case, &Target::View, &schema_of(&self.answer), "json").map_err(told)?;
+        let outside = setup.open().map_err(told)?;
+        let mut world = World::new(&outside, &self.rows, &[], &mut random).map_err(told)?;
+        let mut watcher = Watcher {
+            case: self.case,
+            runtime: &self.runtime,
+            workspace: &outside,
+            lookups: &self.lookups,
+            columns: schema_of(&self.answer).fields().iter().map(|field| field.name().clone()).collect(),
+            seen: Epoch::NONE,
+            compared: 0,
+            wrong: None,
+        };
+        let mut processes = Processes::new(&setup, Trigger::Continuous, 2, &mut random);
+        processes.run(&mut world, &mut |random| watcher.look(random)).map_err(told)?;
+        let (compared, wrong) = (watcher.compared, watcher.wrong.take());
+        let Some(text) = wrong else { return Ok(compared) };
+        Err(Failure { refused: None, text: format!("in {}: {text}", setup.folder.keep().display()) })
     }
 
     /// Runs these intervals.
@@ -360,13 +384,20 @@ struct Processes<'a> {
     random: &'a mut Rng,
 }
 
+/// Somebody who looks on from outside, between any two steps.
+type Looker<'a> = &'a mut dyn FnMut(&mut Rng) -> Result<()>;
+
 impl Processes<'_> {
+    fn new<'a>(setup: &'a Setup, trigger: Trigger, deaths: u64, random: &'a mut Rng) -> Processes<'a> {
+        Processes { setup, trigger, deaths, killed_at: None, died: 0, random }
+    }
+
     /// Answers how many died.
-    fn run(&mut self, world: &mut World) -> Result<u64> {
+    fn run(&mut self, world: &mut World, look: Looker<'_>) -> Result<u64> {
         world.begin()?;
         loop {
             let all_there = world.is_empty();
-            if self.process(world)? && all_there {
+            if self.process(world, look)? && all_there {
                 return Ok(self.died);
             }
             // The next run of `once` finds what came in between.
@@ -377,7 +408,7 @@ impl Processes<'_> {
     }
 
     /// One process; whether it ended by itself.
-    fn process(&mut self, world: &mut World) -> Result<bool> {
+    fn process(&mut self, world: &mut World, look: Looker<'_>) -> Result<bool> {
         let workspace = self.setup.open()?;
         let stop = StopFlag::default();
         let options = RunOptions {
@@ -400,6 +431,7 @@ impl Processes<'_> {
             None => Some(Crash::AtPoint(self.random.u64(1..=600))),
         };
         let mut arrive = |random: &mut Rng| -> Result<Outside> {
+            look(random)?;
             let arrives = random.u32(0..8) == 0;
             Ok(if arrives && !world.deliver(random)? { Outside::Done } else { Outside::Goes })
         };
@@ -422,7 +454,7 @@ impl Processes<'_> {
 }
 
 /// Asks the project, as anyone would.
-fn ask(runtime: &Runtime, workspace: &Workspace, sql: &str) -> Result<Vec<RecordBatch>> {
+pub(crate) fn ask(runtime: &Runtime, workspace: &Workspace, sql: &str) -> Result<Vec<RecordBatch>> {
     let (views, resources) = (workspace.stored(), workspace.resources());
     let asked = query(&workspace.catalog, &views, sql, &resources, StopFlag::default());
     Ok(runtime.block_on(asked)?.batches)

@@ -5,6 +5,7 @@
 mod case;
 mod execution;
 mod oracle;
+mod prefix;
 pub(crate) mod project;
 mod random;
 pub(crate) mod world;
@@ -79,6 +80,36 @@ fn continuous() {
         Target::Delta | Target::Upsert(_) => vec![Way::simulated("continuous", 4)],
         _ => vec![Way::simulated("continuous", 0), Way::simulated("continuous", 6)],
     });
+}
+
+/// Readers of a view see whole epochs, each the answer over a prefix of the input, while rows come and processes die.
+#[test]
+fn views_show_prefixes() {
+    let mut failures = Vec::new();
+    let mut compared = 0;
+    let shown = |case: &case::Case| {
+        let in_order = case.late.is_none() && case.counts.is_empty() && !case.waits_in_views();
+        case.targets.contains(&Target::View) && in_order
+    };
+    let cases: Vec<_> = cases(&knobs::only_case()).into_iter().filter(shown).collect();
+    for case in &cases {
+        for round in 0..knobs::rounds() {
+            let words = [&case.name, "prefix", &round.to_string()];
+            let bench = Bench::new(case, knobs::seed_of(&words));
+            match bench.prefixes(knobs::seed_of(&words)) {
+                Ok(epochs) => compared += epochs,
+                Err(failure) => failures.push(format!("{}, round {round}:\n  {failure}", case.name)),
+            }
+        }
+    }
+    let seed = knobs::seed();
+    assert!(
+        failures.is_empty(),
+        "{} views show a mixture, TIDEMILL_E2E_SEED={seed}\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    assert!(compared >= cases.len() as u64 * 2, "only {compared} epochs of {} views were looked at", cases.len());
 }
 
 /// A death at each single step of the first epochs' commits, into each kind of target.
