@@ -113,6 +113,8 @@ impl Narrowing<'_> {
         let from = match size {
             // A session may have begun at any time, so that only all rows before tell what it is.
             WindowSize::Session { .. } => Timestamp(i64::MIN),
+            // The time of what stands above may be a window's end, so that the one that ends at `from` counts there.
+            _ if windowed => Timestamp(size.earliest_open(from.0.saturating_sub(1))),
             WindowSize::Micros { .. } | WindowSize::Months { .. } => Timestamp(size.earliest_open(from.0)),
         };
         let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, true)?)))?.data;
