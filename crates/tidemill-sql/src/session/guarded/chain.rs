@@ -3,10 +3,10 @@
 //! **Invariant:** only columns that somebody needs are computed; conditions that cannot fail are applied before those that
 //! can, which spares most rows the slow way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
@@ -130,6 +130,12 @@ impl Chain {
             match &mut self.links[at] {
                 Link::Filter(condition) => needed.extend(condition.column_refs().into_iter().cloned()),
                 Link::Project(exprs, schema) => {
+                    // A query that only counts rows may ask for no column at all.
+                    if exprs.is_empty() {
+                        let field = Arc::new(Field::new("counted", DataType::Boolean, false));
+                        *schema = Arc::new(DFSchema::new_with_metadata(vec![(None, field)], HashMap::new())?);
+                        exprs.push(lit(true));
+                    }
                     let kept: Vec<usize> = (0..exprs.len())
                         .filter(|i| {
                             let (qualifier, field) = schema.qualified_field(*i);

@@ -1,9 +1,11 @@
 //! What becomes of rows that fail: which are kept, left out and dead, whatever the order of conditions and the cuts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::DFSchema;
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
@@ -289,4 +291,14 @@ fn aggregates_and_joins_have_nothing_left_that_can_fail() {
         let settled = plan(sql);
         assert!(!unsettled(&settled), "{sql}\n{}", settled.display_indent());
     }
+}
+
+#[test]
+fn a_projection_to_no_column_keeps_one_to_count_rows_by() {
+    let LogicalPlan::Projection(node) = plan("SELECT x + 1 AS x FROM t WHERE y > 3") else { panic!("a projection") };
+    let mut chain = chain_of(&node.input);
+    chain.project(Vec::new(), Arc::new(DFSchema::empty()));
+    chain.prune(&BTreeSet::new()).expect("prunes");
+    assert_eq!(chain.schema().fields().len(), 1);
+    chain.compiled().expect("compiles");
 }
