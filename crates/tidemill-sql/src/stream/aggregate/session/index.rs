@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use datafusion::common::HashMap;
 
 use super::key::Key;
-use super::line::Line;
+use super::line::{Line, Stand};
 
 const NONE: u32 = u32::MAX;
 
@@ -30,6 +30,26 @@ pub(super) struct Session {
     pub(super) dirty: bool,
     /// A row that has its keys, while groups are being made.
     pub(super) row: u32,
+}
+
+impl Session {
+    fn new((first, last): (i64, i64), closed: bool) -> Session {
+        Session { first, last, joined: NONE, runs: 0, closed, dirty: !closed, row: NONE }
+    }
+}
+
+/// Puts a session where there is room, and answers where that is.
+fn fresh(sessions: &mut Vec<Session>, free: &mut Vec<u32>, session: Session) -> u32 {
+    match free.pop() {
+        Some(id) => {
+            sessions[id as usize] = session;
+            id
+        }
+        None => {
+            sessions.push(session);
+            (sessions.len() - 1) as u32
+        }
+    }
 }
 
 /// What becomes of a run.
@@ -79,48 +99,57 @@ impl Index {
     /// Finds the session of a run `[first, last]`, given the watermark.
     pub(super) fn admit(&mut self, key: &[u8], (first, last): (i64, i64), watermark: i64) -> Admitted {
         let gap = self.gap;
-        let mut touched: Option<u32> = None;
+        let is_late = last.saturating_add(gap) <= watermark;
+        let Some(line) = self.keys.get_mut(key) else {
+            return if is_late { Admitted::Late } else { Admitted::To(self.add(key, (first, last), false)) };
+        };
+        let mut touched: Option<Stand> = None;
         let mut more: Vec<u32> = Vec::new();
-        if let Some(line) = self.keys.get_mut(key) {
-            let sessions = &self.sessions;
-            let mut place = line.first_that(|id| sessions[id as usize].first >= last.saturating_add(gap));
-            while place > 0 {
-                place -= 1;
-                let id = line.at(place);
-                let session = &sessions[id as usize];
-                let ends = session.last.saturating_add(gap);
-                if ends <= first {
-                    // The others are still earlier.
-                    break;
-                }
-                if session.closed || ends <= watermark {
-                    // Its bounds are known for one more gap.
-                    if ends.saturating_add(gap) > watermark {
-                        return Admitted::Late;
-                    }
-                } else if touched.is_some() {
-                    more.push(id);
-                } else {
-                    touched = Some(id);
-                }
+        let mut place = line.from(last.saturating_add(gap));
+        while place > 0 {
+            let stand = line.at(place - 1);
+            let session = &self.sessions[stand.id as usize];
+            let ends = session.last.saturating_add(gap);
+            if ends <= first {
+                // The others are still earlier.
+                break;
             }
-            line.remove_all(&more, place);
+            place -= 1;
+            if session.closed || ends <= watermark {
+                // Its bounds are known for one more gap.
+                if ends.saturating_add(gap) > watermark {
+                    return Admitted::Late;
+                }
+            } else if touched.is_some() {
+                more.push(stand.id);
+            } else {
+                touched = Some(stand);
+            }
         }
         let Some(into) = touched else {
-            if last.saturating_add(gap) <= watermark {
+            if is_late {
                 return Admitted::Late;
             }
-            return Admitted::To(self.add(key, (first, last), false));
+            let place = line.from(first.saturating_add(1));
+            let id = fresh(&mut self.sessions, &mut self.free, Session::new((first, last), false));
+            line.insert(place, Stand { first, id });
+            self.begin(first);
+            return Admitted::To(id);
         };
+        let begins = more.iter().map(|id| self.sessions[*id as usize].first).fold(first, i64::min);
+        if begins < into.first {
+            line.remove_all(&more, place);
+            line.begins(line.place_of(into, place), begins);
+        }
         for other in more {
             let (from, to) = (self.sessions[other as usize].first, self.sessions[other as usize].last);
-            self.sessions[other as usize].joined = into;
+            self.sessions[other as usize].joined = into.id;
             self.joined.push(other);
             self.ends_beginning(from);
-            self.extend(into, from, to);
+            self.extend(into.id, from, to);
         }
-        self.extend(into, first, last);
-        Admitted::To(into)
+        self.extend(into.id, first, last);
+        Admitted::To(into.id)
     }
 
     fn extend(&mut self, id: u32, first: i64, last: i64) {
@@ -170,22 +199,12 @@ impl Index {
         if !closed {
             self.begin(first);
         }
-        let session = Session { first, last, joined: NONE, runs: 0, closed, dirty: !closed, row: NONE };
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.sessions[id as usize] = session;
-                id
-            }
-            None => {
-                self.sessions.push(session);
-                (self.sessions.len() - 1) as u32
-            }
-        };
-        let sessions = &self.sessions;
+        let id = fresh(&mut self.sessions, &mut self.free, Session::new((first, last), closed));
+        let stand = Stand { first, id };
         match self.keys.get_mut(key) {
-            Some(line) => line.insert(line.first_that(|other| sessions[other as usize].first > first), id),
+            Some(line) => line.insert(line.from(first.saturating_add(1)), stand),
             None => {
-                self.keys.insert(key.into(), Line::One(id));
+                self.keys.insert(key.into(), Line::One(stand));
             }
         }
         id
@@ -209,12 +228,11 @@ impl Index {
     pub(super) fn remove(&mut self, key: &[u8], id: u32) {
         self.free.push(id);
         let Some(line) = self.keys.get_mut(key) else { return };
-        if matches!(line, Line::One(one) if *one == id) {
+        if matches!(line, Line::One(one) if one.id == id) {
             self.keys.remove(key);
             return;
         }
-        let (sessions, first) = (&self.sessions, self.sessions[id as usize].first);
-        line.remove_all(&[id], line.first_that(|other| sessions[other as usize].first >= first));
+        line.remove_all(&[id], line.from(self.sessions[id as usize].first));
     }
 }
 
@@ -225,7 +243,7 @@ mod tests {
     /// The open sessions of a key, in order.
     fn bounds(index: &Index, key: &[u8]) -> Vec<(i64, i64)> {
         let Some(line) = index.keys.get(key) else { return Vec::new() };
-        let sessions = (0..line.len()).map(|place| &index.sessions[line.at(place) as usize]);
+        let sessions = (0..line.len()).map(|place| &index.sessions[line.at(place).id as usize]);
         sessions.map(|session| (session.first, session.last)).collect()
     }
 
@@ -250,7 +268,7 @@ mod tests {
                 }
             }
             assert_eq!(bounds(&index, b"k"), expected, "round {round}");
-            let ids: Vec<u32> = (0..expected.len()).map(|place| index.keys[&b"k"[..]].at(place)).collect();
+            let ids: Vec<u32> = (0..expected.len()).map(|place| index.keys[&b"k"[..]].at(place).id).collect();
             for (at, id) in ids.iter().enumerate() {
                 index.remove(b"k", *id);
                 assert_eq!(bounds(&index, b"k"), expected[at + 1..], "round {round}");
