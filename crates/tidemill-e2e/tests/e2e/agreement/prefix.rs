@@ -9,7 +9,7 @@ use arrow::compute::concat_batches;
 use tidemill::Workspace;
 use tidemill_checkpoint::{Manifest, SourceProgress};
 use tidemill_model::{Epoch, Result};
-use tidemill_runtime::{Payload, Pull, ReadHints, SplitReader};
+use tidemill_runtime::{Payload, Pull, ReadHints};
 use tidemill_sql::Side;
 use tidemill_testkit::{Multiset, Rng};
 use tokio::runtime::Runtime;
