@@ -4,6 +4,7 @@
 
 mod deny;
 mod docs;
+mod queries;
 mod repository;
 mod say;
 mod simulate;
@@ -22,6 +23,8 @@ cargo xtask COMMAND
   docs [--check]      writes docs/reference/, or says which pages are stale
   simulate [--seeds COUNT] [--from N] [--seed N]
                       the stream executor on a virtual clock with everything failing that can; one seed is told in full
+  queries [--count N] [--seed N] [--query N]
+                      made-up queries through every mode, compared with DataFusion; one of them alone
   deny [--install]    licences, advisories and duplicate dependencies, by cargo-deny
                       --install: builds cargo-deny first when it is missing
 ";
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::write(),
         ["docs", "--check"] => docs::check(),
         ["simulate", words @ ..] => simulate::run(words),
+        ["queries", words @ ..] => queries::run(words),
         ["deny"] => deny::run(deny::Missing::Refuse),
         ["deny", "--install"] => deny::run(deny::Missing::Install),
         ["help" | "--help" | "-h"] | [] => {

@@ -21,7 +21,7 @@ pub(crate) fn rounds() -> u64 {
 
 /// How many queries are made up.
 pub(crate) fn queries() -> u64 {
-    number("TIDEMILL_E2E_QUERIES").unwrap_or(64)
+    number("TIDEMILL_E2E_QUERIES").unwrap_or(84)
 }
 
 /// The query to run in the place of a made-up one.

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use tidemill_model::Timestamp;
 use tidemill_testkit::{Tolerances, Words};
 
 /// What a query is written to.
@@ -42,6 +43,8 @@ pub(crate) enum Target {
 pub(crate) struct Input {
     pub(crate) table: String,
     pub(crate) rows: usize,
+    /// The event time of the first.
+    pub(crate) from: Timestamp,
     pub(crate) apart: Duration,
     pub(crate) late: f64,
     pub(crate) timeless: f64,
@@ -49,6 +52,9 @@ pub(crate) struct Input {
     pub(crate) grain: Duration,
     pub(crate) words: Words,
 }
+
+/// The first event time of made-up rows, unless a case says another.
+pub(crate) const FROM: Timestamp = Timestamp(1_767_225_600_000_000);
 
 /// One case.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +77,12 @@ pub(crate) struct Case {
     pub(crate) waits: bool,
     /// Whether only live triggers can run it.
     pub(crate) live: bool,
+    /// More options of the pipeline, each after a comma.
+    pub(crate) options: String,
+    /// Whether columns go to the target by name: it has them in another order.
+    pub(crate) by_name: bool,
+    /// Statements of the pipeline that write to something else than what is compared, from the same tables.
+    pub(crate) beside: Option<String>,
 }
 
 impl Case {
@@ -172,6 +184,7 @@ fn input(table: &str, text: &str) -> Input {
     let mut input = Input {
         table: table.to_owned(),
         rows,
+        from: FROM,
         apart: Duration::from_secs(1),
         late: 0.0,
         timeless: 0.0,

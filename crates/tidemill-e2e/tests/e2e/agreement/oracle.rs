@@ -71,25 +71,26 @@ fn plain(sql: &str) -> String {
     let arguments = arguments(&inside);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let relation = match (word, arguments.as_slice()) {
-        ("TUMBLE(", [table, column, interval]) => {
-            let start = bin(interval, column);
+        ("TUMBLE(", [table, column, interval, offset @ ..]) => {
+            let start = bin(interval, column, offset);
             with_bounds(table, &start, &format!("({start}) + {interval}"))
         }
-        ("HOP(", [table, column, slide, size]) => hop(table, column, slide, size),
+        ("HOP(", [table, column, slide, size, offset @ ..]) => hop(table, column, slide, size, offset),
         ("SESSION(", [table, column, gap, keys @ ..]) => session(table, column, gap, keys),
         _ => panic!("the oracle does not know {word}{inside})"),
     };
     format!("{before}{relation} {}", plain(after))
 }
 
-/// The start of the last window of a length that begins no later than a time.
-fn bin(interval: &str, column: &str) -> String {
+/// The start of the last window of a length that begins no later than a time; `offset` is what follows the lengths, if anything.
+fn bin(interval: &str, column: &str, offset: &[&str]) -> String {
+    let offset = offset.first().map_or(0, |offset| seconds(offset));
     let length = interval.split('\'').nth(1).expect("a quoted interval");
     match length.split_once(' ').expect("a number and a unit") {
         ("1", "month") => format!("date_trunc('month', {column})"),
         ("1", "week") => format!("date_bin({interval}, {column}, TIMESTAMP '1970-01-05T00:00:00')"),
         (_, "month" | "months" | "week" | "weeks") => panic!("the oracle does not know windows of {length}"),
-        _ => format!("date_bin({interval}, {column}, TIMESTAMP '1970-01-01T00:00:00')"),
+        _ => format!("date_bin({interval}, {column}, TIMESTAMP '1970-01-01T00:00:{offset:02}')"),
     }
 }
 
@@ -99,8 +100,8 @@ fn with_bounds(table: &str, start: &str, end: &str) -> String {
 }
 
 /// The last window and those before it, as far as they still hold the time.
-fn hop(table: &str, column: &str, slide: &str, size: &str) -> String {
-    let last = bin(slide, column);
+fn hop(table: &str, column: &str, slide: &str, size: &str, offset: &[&str]) -> String {
+    let last = bin(slide, column, offset);
     let (step, length) = (seconds(slide), seconds(size));
     let back: Vec<String> = (0..=length / step).map(|n| format!("(INTERVAL '{} seconds')", n * step)).collect();
     let back = format!("(VALUES {}) AS s(back)", back.join(", "));

@@ -43,7 +43,9 @@ impl Setup {
 
     /// Adds the pipeline that writes the case's query, whose columns are those of `answer`.
     pub(crate) fn add_pipeline(&self, case: &Case, target: &Target, answer: &Schema, format: &str) -> Result<()> {
-        let header = "CREATE PIPELINE p WITH (trigger = 'once', checkpoint = '5 ms');\n";
+        let beside = case.beside.as_deref().unwrap_or_default();
+        let options = &case.options;
+        let header = format!("CREATE PIPELINE p WITH (trigger = 'once', checkpoint = '5 ms'{options});\n{beside}");
         let query = case.query.trim().trim_end_matches(';');
         let options = match target {
             Target::View => {
@@ -61,13 +63,19 @@ impl Setup {
         };
         let mut columns: Vec<String> =
             answer.fields().iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
+        if case.by_name {
+            columns.reverse();
+        }
         if let Target::Upsert(key) = target {
             columns.push(format!("PRIMARY KEY ({key})"));
         }
+        let by_name = if case.by_name { " BY NAME" } else { "" };
         let columns = columns.join(", ");
         self.folder.write(
             "pipelines/p.sql",
-            format!("{header}CREATE TABLE result ({columns}) WITH ({options});\nINSERT INTO result\n{query};\n"),
+            format!(
+                "{header}CREATE TABLE result ({columns}) WITH ({options});\nINSERT INTO result{by_name}\n{query};\n"
+            ),
         )
     }
 
@@ -114,11 +122,14 @@ fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Int64 => "BIGINT".to_owned(),
         DataType::Int32 => "INT".to_owned(),
+        DataType::Int16 => "SMALLINT".to_owned(),
+        DataType::Float32 => "REAL".to_owned(),
         DataType::Float64 => "DOUBLE".to_owned(),
         DataType::Boolean => "BOOLEAN".to_owned(),
         DataType::Date32 => "DATE".to_owned(),
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "VARCHAR".to_owned(),
         DataType::Timestamp(_, None) => "TIMESTAMP".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ".to_owned(),
         DataType::Decimal128(_, scale) => format!("DECIMAL(38, {scale})"),
         other => panic!("a case's answer cannot have a {other}: cast it in the query"),
     }

@@ -45,7 +45,7 @@ impl Relation {
 /// Rows after all that are compared only close windows; this leaves them out.
 pub(super) const OURS: &str = "at < TIMESTAMP '2027-06-01T00:00:00'";
 
-fn ours(rows: &Relation) -> Relation {
+pub(super) fn ours(rows: &Relation) -> Relation {
     rows.within(rows.columns.clone(), |from| format!("(SELECT * FROM {from} WHERE {OURS})"))
 }
 
@@ -57,11 +57,28 @@ pub(super) struct Maker {
     pub(super) looks_up: bool,
     /// Whether rows wait for time, in a view too.
     pub(super) waits: bool,
+    /// Options of the pipeline, each after a comma.
+    pub(super) options: String,
+    /// Statements that declare views.
+    pub(super) views: String,
     /// What the query is made of.
     pub(super) constructs: BTreeSet<&'static str>,
 }
 
 impl Maker {
+    pub(super) fn new(random: Rng, tables: [Table; 2]) -> Maker {
+        Maker {
+            random,
+            tables,
+            used: [false; 2],
+            looks_up: false,
+            waits: false,
+            options: String::new(),
+            views: String::new(),
+            constructs: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn chance(&mut self, of: u32) -> bool {
         self.random.u32(0..of) == 0
     }
@@ -105,9 +122,31 @@ impl Maker {
         (list.join(", "), columns)
     }
 
-    /// Rows of one table, whole or in part.
+    /// Rows of one table, whole or in part, perhaps by the name of a view.
     pub(super) fn simple(&mut self, number: usize) -> Relation {
-        if self.chance(2) { self.table(number) } else { self.part(number) }
+        match self.random.u32(0..8) {
+            0..4 => self.table(number),
+            4 => {
+                let part = self.part(number);
+                self.view(&part)
+            }
+            _ => self.part(number),
+        }
+    }
+
+    /// A view of a relation that is the same for the oracle.
+    fn view(&mut self, of: &Relation) -> Relation {
+        self.constructs.insert("view");
+        let name = format!("v{}", self.views.lines().count());
+        let query = of.sql.strip_prefix('(').and_then(|sql| sql.strip_suffix(')')).unwrap_or(&of.sql);
+        self.views.push_str(&format!("CREATE VIEW {name} AS {query};\n"));
+        Relation { sql: name.clone(), oracle: name, columns: of.columns.clone() }
+    }
+
+    /// Rows to stand on the right of a join: of the other table, at times of the same.
+    pub(super) fn partner(&mut self) -> Relation {
+        let number = if self.chance(6) { 0 } else { 1 };
+        self.simple(number)
     }
 
     /// Rows with an event time `at`, of whatever makes such.
@@ -157,80 +196,6 @@ impl Maker {
         columns.extend([Column::new("weight", Type::Number), Column::new("note", Type::Text)]);
         let (list, join) = (list.join(", "), if left { "LEFT JOIN" } else { "JOIN" });
         stream.within(columns, |from| format!("(SELECT {list} FROM {from} AS s {join} rates AS d ON s.k = d.k)"))
-    }
-
-    /// The columns of two relations beside each other; those of the right one are called `r_…`.
-    fn beside(left: &Relation, right: &Relation, keyless: bool) -> (Vec<String>, Vec<Column>) {
-        let (mut list, mut columns) = (Vec::new(), Vec::new());
-        for column in &left.columns {
-            let (name, of_left) = (&column.name, format!("l.{}", column.name));
-            list.push(if keyless && name == "k" { "coalesce(l.k, r.k) AS k".to_owned() } else { of_left });
-            columns.push(column.clone());
-        }
-        for column in right.columns.iter().filter(|column| column.name != "k") {
-            list.push(format!("r.{} AS r_{}", column.name, column.name));
-            columns.push(column.named(&format!("r_{}", column.name)));
-        }
-        (list, columns)
-    }
-
-    /// Pairs whose times are near each other. What has no partner comes when time has passed.
-    pub(super) fn interval_join(&mut self, join: &'static str) -> Relation {
-        self.constructs.insert(match join {
-            "JOIN" => "interval inner",
-            "LEFT JOIN" => "interval left",
-            "RIGHT JOIN" => "interval right",
-            _ => "interval full",
-        });
-        let (left, right) = (ours(&self.simple(0)), ours(&self.simple(1)));
-        self.waits |= join != "JOIN";
-        let (before, after) = (self.seconds(&[0, 5, 20]), self.seconds(&[1, 10, 40]));
-        let bounds = match self.random.u32(0..3) {
-            0 => format!("r.at BETWEEN l.at - {before} AND l.at + {after}"),
-            1 => format!("r.at > l.at - {after} AND r.at <= l.at + {before}"),
-            _ => format!("l.at >= r.at - {before} AND l.at < r.at + {after}"),
-        };
-        let more = if self.chance(3) { " AND l.id <> r.id + 1" } else { "" };
-        let (list, columns) = Maker::beside(&left, &right, join == "FULL JOIN");
-        let list = list.join(", ");
-        left.with(&right, columns, |l, r| {
-            format!("(SELECT {list} FROM {l} AS l {join} {r} AS r ON l.k = r.k AND {bounds}{more})")
-        })
-    }
-
-    /// Rows with the last one before them, or the first after them.
-    pub(super) fn asof(&mut self) -> Relation {
-        self.constructs.insert("asof");
-        self.waits = true;
-        let (left, right) = (self.simple(0), self.simple(1));
-        let compare = *one(&[">=", ">", "<=", "<"], &mut self.random);
-        let back = compare.starts_with('>');
-        let limit = self.seconds(&[15, 60]);
-        let limit = match (self.chance(2), back) {
-            (true, _) => String::new(),
-            (false, true) => format!(" AND r.at >= l.at - {limit}"),
-            (false, false) => format!(" AND r.at <= l.at + {limit}"),
-        };
-        let (list, columns) = Maker::beside(&left, &right, false);
-        let list = list.join(", ");
-        let mut rest: Vec<&str> = right.names().into_iter().filter(|name| *name != "at").collect();
-        rest.sort_unstable();
-        rest.insert(0, "at");
-        let order = if back { "DESC NULLS FIRST" } else { "ASC NULLS LAST" };
-        let order: Vec<String> = rest.iter().map(|name| format!("r.{name} {order}")).collect();
-        let order = order.join(", ");
-        let (l, r) = (&left.oracle, &right.oracle);
-        let oracle = format!(
-            "(SELECT {list} FROM {l} AS l LEFT JOIN (SELECT * FROM (SELECT l.id AS of_id, r.*, \
-             row_number() OVER (PARTITION BY l.id ORDER BY {order}) AS nth FROM {l} AS l JOIN {r} AS r \
-             ON l.k = r.k AND l.at {compare} r.at{limit}) WHERE nth = 1) AS r ON r.of_id = l.id WHERE l.{OURS})"
-        );
-        let (l, r) = (&left.sql, &right.sql);
-        let sql = format!(
-            "(SELECT {list} FROM {l} AS l ASOF JOIN {r} AS r MATCH_CONDITION (l.at {compare} r.at) \
-             ON l.k = r.k{limit} WHERE l.{OURS})"
-        );
-        Relation { sql, oracle, columns }
     }
 
     /// Rows with what is around them in time.

@@ -3,7 +3,12 @@
 //! **Invariant:** what is computed from calm columns is exact in any order: doubles are small multiples of a quarter and
 //! numbers are small, so that a sum that differs in the last digit differs because of us.
 
+use std::time::Duration;
+
+use tidemill_model::Timestamp;
 use tidemill_testkit::Rng;
+
+use super::expression::condition;
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +55,19 @@ pub(super) struct Table {
     pub(super) columns: Vec<Column>,
     types: Vec<String>,
     required: Vec<String>,
+    /// Its CHECKs: the condition, and what becomes of a row that breaks it.
+    checks: Vec<(String, &'static str)>,
 }
 
 impl Table {
     /// `id`, the key `k`, the event time `at` and up to six others.
-    pub(super) fn make(name: &'static str, key: &Column, random: &mut Rng) -> Table {
-        let mut table = Table { name, columns: Vec::new(), types: Vec::new(), required: Vec::new() };
+    pub(super) fn make(name: &'static str, key: &Column, from: Timestamp, random: &mut Rng) -> Table {
+        let mut table =
+            Table { name, columns: Vec::new(), types: Vec::new(), required: Vec::new(), checks: Vec::new() };
         table.columns.push(Column::new("id", Type::Number));
         table.types.push("BIGINT".to_owned());
         table.columns.push(key.clone());
-        table.types.push(sql_type(key.of, random));
+        table.types.push(sql_type(key.of, true, random));
         for number in 0..random.usize(3..=6) {
             // A number first, so that there is always something to add up.
             let of = if number == 0 { Type::Number } else { any_type(random) };
@@ -69,10 +77,20 @@ impl Table {
                 table.required.push(column.name.clone());
             }
             table.columns.push(column);
-            table.types.push(sql_type(of, random));
+            table.types.push(sql_type(of, calm, random));
         }
-        table.columns.push(Column::new("at", Type::Time));
+        let near = |seconds: u64| from.plus(Duration::from_secs(seconds)).to_string().replace('Z', "");
+        let values = (0..8).map(|_| near(random.u64(0..300))).collect();
+        table.columns.push(Column { values, ..Column::new("at", Type::Time) });
         table.types.push("TIMESTAMP".to_owned());
+        if random.u32(0..4) == 0 {
+            for _ in 0..random.usize(1..=2) {
+                // Rows that close windows pass.
+                let condition = format!("{} OR id >= 1000000", condition(&table.columns, random, 1));
+                let policy = ["DEAD LETTER", "DROP", "WARN"][random.usize(0..3)];
+                table.checks.push((condition, policy));
+            }
+        }
         table
     }
 
@@ -83,13 +101,23 @@ impl Table {
             lines.push(format!("  {} {of}{required}", column.name));
         }
         lines.push("  WATERMARK FOR at AS at - INTERVAL '10 seconds'".to_owned());
+        for (number, (condition, policy)) in self.checks.iter().enumerate() {
+            lines.push(format!("  CONSTRAINT check_{number} CHECK ({condition}) ON VIOLATION {policy}"));
+        }
         format!("CREATE TABLE {} (\n{}\n) WITH (@input);\n", self.name, lines.join(",\n"))
     }
 
-    /// The rows that its NOT NULLs let through, and that have an event time.
+    /// The rows that its NOT NULLs and CHECKs let through, and that have an event time.
     pub(super) fn accepted(&self) -> String {
         let required = self.required.iter().map(String::as_str).chain(["at"]);
-        required.map(|name| format!("{name} IS NOT NULL")).collect::<Vec<_>>().join(" AND ")
+        let required = required.map(|name| format!("{name} IS NOT NULL"));
+        let kept = self.checks.iter().filter(|(_, policy)| *policy != "WARN");
+        let kept = kept.map(|(condition, _)| format!("coalesce({condition}, true)"));
+        required.chain(kept).collect::<Vec<_>>().join(" AND ")
+    }
+
+    pub(super) fn has_checks(&self) -> bool {
+        !self.checks.is_empty()
     }
 }
 
@@ -104,9 +132,12 @@ fn any_type(random: &mut Rng) -> Type {
     types[random.usize(0..types.len())]
 }
 
-fn sql_type(of: Type, random: &mut Rng) -> String {
+/// A type for a column of values that are near zero, if it is calm.
+fn sql_type(of: Type, calm: bool, random: &mut Rng) -> String {
     match of {
+        Type::Number if calm => ["BIGINT", "BIGINT", "BIGINT", "INT", "SMALLINT"][random.usize(0..5)],
         Type::Number => "BIGINT",
+        Type::Double if calm => ["DOUBLE", "DOUBLE", "REAL"][random.usize(0..3)],
         Type::Double => "DOUBLE",
         Type::Money => ["DECIMAL(12, 2)", "DECIMAL(10, 4)", "DECIMAL(18, 2)"][random.usize(0..3)],
         Type::Text => "VARCHAR",

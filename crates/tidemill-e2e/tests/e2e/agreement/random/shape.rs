@@ -4,7 +4,10 @@
 
 use super::super::case::Target;
 use super::expression::{aggregate, condition, one};
-use super::relation::{Maker, Relation};
+use super::failing::{failing_groups, failing_rows};
+use super::joins::window_join;
+use super::ordered::{ordered_aggregates, over_windows, qualify};
+use super::relation::{Maker, Relation, ours};
 use super::schema::{Column, Type};
 
 /// A query.
@@ -39,14 +42,21 @@ pub(super) const SHAPES: &[Shape] = &[
     ("interval join", |maker| join(maker, Maker::any_interval_join)),
     ("asof join", |maker| join(maker, Maker::asof)),
     ("lookup join", |maker| join(maker, Maker::lookup)),
+    ("half join", |maker| join(maker, Maker::half_join)),
     ("window join", window_join),
     ("over range", |maker| join(maker, Maker::over_range)),
     ("by key from windows", windows_by_key),
+    ("over windows", over_windows),
+    ("qualify", qualify),
+    ("ordered aggregates", ordered_aggregates),
+    ("failing rows", failing_rows),
+    ("failing groups", failing_groups),
 ];
 
-const APPENDED: [Target; 4] = [Target::Files, Target::Log, Target::View, Target::Delta];
+/// Where rows can go that are given out once.
+pub(super) const APPENDED: [Target; 4] = [Target::Files, Target::Log, Target::View, Target::Delta];
 
-fn appended(of: Relation) -> Query {
+pub(super) fn appended(of: Relation) -> Query {
     Query { of, targets: APPENDED.to_vec(), live: false }
 }
 
@@ -128,7 +138,7 @@ impl Maker {
     }
 
     /// A window function over a relation: `TUMBLE(…)`, and the keys that a session is told apart by.
-    fn window(&mut self, kind: &'static str, input: &Relation, time: &str) -> (Relation, Vec<String>) {
+    pub(super) fn window(&mut self, kind: &'static str, input: &Relation, time: &str) -> (Relation, Vec<String>) {
         self.constructs.insert(match kind {
             "TUMBLE" => "tumble",
             "HOP" => "hop",
@@ -138,10 +148,11 @@ impl Maker {
         columns.extend([Column::new("window_start", Type::Time), Column::new("window_end", Type::Time)]);
         let mut apart = Vec::new();
         let more = match kind {
-            "TUMBLE" => self.seconds(&[10, 25, 60, 180, 3600]),
+            "TUMBLE" => format!("{}{}", self.seconds(&[10, 25, 60, 180, 3600]), self.offset()),
             "HOP" => {
                 let step = *one(&[5, 10, 20, 30], &mut self.random);
-                format!("INTERVAL '{step} seconds', {}", self.seconds(&[7, 10, 30, 50, 120]))
+                let size = self.seconds(&[7, 10, 30, 50, 120]);
+                format!("INTERVAL '{step} seconds', {size}{}", self.offset())
             }
             _ => {
                 if !self.chance(5) {
@@ -158,6 +169,14 @@ impl Maker {
             }
         };
         (input.within(columns, |from| format!("{kind}({from}, {time}, {more})")), apart)
+    }
+
+    fn offset(&mut self) -> String {
+        if !self.chance(6) {
+            return String::new();
+        }
+        self.constructs.insert("offset");
+        format!(", OFFSET => {}", self.seconds(&[1, 3, 9]))
     }
 
     /// A GROUP BY of windows.
@@ -238,7 +257,12 @@ fn groups_by_key(maker: &mut Maker) -> Query {
 }
 
 fn windows_by_key(maker: &mut Maker) -> Query {
-    let input = maker.simple(0);
+    let mut input = maker.simple(0);
+    if maker.chance(2) {
+        maker.constructs.insert("emit changes");
+        maker.options.push_str(", emit = 'changes'");
+        input = ours(&input);
+    }
     let (windows, _) = maker.window("TUMBLE", &input, "at");
     let calls = maker.aggregates(&input);
     let (list, given) = named(&calls);
@@ -433,40 +457,4 @@ fn distinct_on(maker: &mut Maker) -> Query {
     };
     let (sql, oracle) = (write(&windows.sql, ""), write(&windows.oracle, &rest));
     appended(Relation { sql, oracle, columns: windows.columns.clone() })
-}
-
-fn window_join(maker: &mut Maker) -> Query {
-    let (kind, name) = *one(
-        &[
-            ("JOIN", "window inner"),
-            ("LEFT JOIN", "window left"),
-            ("RIGHT JOIN", "window right"),
-            ("FULL JOIN", "window full"),
-            ("LEFT SEMI JOIN", "window semi"),
-            ("LEFT ANTI JOIN", "window anti"),
-        ],
-        &mut maker.random,
-    );
-    maker.constructs.insert(name);
-    maker.waits = true;
-    let size = maker.seconds(&[5, 10, 20]);
-    let (left, right) = (maker.simple(0), maker.simple(1));
-    let window = |side: &Relation| {
-        side.within(Vec::new(), |from| {
-            format!("(SELECT id, k, window_start, window_end FROM TUMBLE({from}, at, {size}))")
-        })
-    };
-    let (left, right) = (window(&left), window(&right));
-    let more = *one(&["", " AND l.id <> r.id", " AND l.id < r.id * 2"], &mut maker.random);
-    let list = match kind {
-        "LEFT SEMI JOIN" | "LEFT ANTI JOIN" => "l.id AS id, l.k AS k, l.window_start AS begins",
-        _ => "l.id AS id, r.id AS r_id, coalesce(l.k, r.k) AS k, coalesce(l.window_start, r.window_start) AS begins",
-    };
-    let write = |l: &str, r: &str| {
-        format!(
-            "SELECT {list} FROM {l} AS l {kind} {r} AS r ON l.window_start = r.window_start \
-             AND l.window_end = r.window_end AND l.k = r.k{more}"
-        )
-    };
-    appended(left.with(&right, Vec::new(), write))
 }
