@@ -37,23 +37,39 @@ FROM orders WHERE amount > 0;
 """
 
 
-def s2_sql(ctx):
-    return f"""
-CREATE PIPELINE s2 WITH (trigger = 'once');
+def windows_sql(name, keys, windows):
+    """Count and sum of each window and of these keys: (name, type) each."""
+    declared = "".join(f"{key} {of}, " for key, of in keys)
+    listed = "".join(f"{key}, " for key, _ in keys)
+
+    def sql(ctx):
+        return f"""
+CREATE PIPELINE {name} WITH (trigger = 'once');
 
 CREATE TABLE orders ({COLUMNS}, created_at TIMESTAMP, WATERMARK FOR created_at AS created_at - INTERVAL '10 seconds')
 WITH (connector = 'files', path = '{ctx.data}/jsonl/part-*.jsonl', format = 'json', bounded = 'true');
 
-CREATE TABLE per_minute (window_start TIMESTAMP, window_end TIMESTAMP, region VARCHAR, currency VARCHAR, n BIGINT, s DOUBLE)
+CREATE TABLE result (window_start TIMESTAMP, window_end TIMESTAMP, {declared}n BIGINT, s DOUBLE)
 WITH (connector = 'files', path = '{ctx.out}/res', format = 'json');
 
-CREATE VIEW paid AS SELECT region, upper(currency) AS currency, amount, created_at FROM orders WHERE amount > 0;
+CREATE VIEW paid AS
+SELECT customer_id, region, upper(currency) AS currency, amount, created_at FROM orders WHERE amount > 0;
 
-INSERT INTO per_minute
-SELECT window_start, window_end, region, currency, count(*) AS n, sum(amount) AS s
-FROM TUMBLE(paid, created_at, INTERVAL '1 minute')
-GROUP BY region, currency, window_start, window_end;
+INSERT INTO result
+SELECT window_start, window_end, {listed}count(*) AS n, sum(amount) AS s
+FROM {windows}
+GROUP BY {listed}window_start, window_end;
 """
+
+    return sql
+
+
+BY_PLACE = [("region", "VARCHAR"), ("currency", "VARCHAR")]
+s2_sql = windows_sql("s2", BY_PLACE, "TUMBLE(paid, created_at, INTERVAL '1 minute')")
+s3_sql = windows_sql("s3", BY_PLACE, "HOP(paid, created_at, INTERVAL '1 minute', INTERVAL '5 minutes')")
+s4_sql = windows_sql(
+    "s4", [("customer_id", "BIGINT")], "SESSION(paid, created_at, INTERVAL '5 minutes', PARTITION BY customer_id)"
+)
 
 
 def t0_sql(ctx):
@@ -87,8 +103,13 @@ def task(name, sql, note):
     return run
 
 
+NOTE = "exactly-once files, process start included"
+WINDOWS = f"{NOTE}; no row of a listed file is late"
+
 main("tidemill", {
     "T0": task("t0", t0_sql, "one row through"),
-    "S1": task("s1", s1_sql, "exactly-once files, process start included"),
-    "S2": task("s2", s2_sql, "exactly-once files, process start included; no row of a listed file is late"),
+    "S1": task("s1", s1_sql, NOTE),
+    "S2": task("s2", s2_sql, WINDOWS),
+    "S3": task("s3", s3_sql, WINDOWS),
+    "S4": task("s4", s4_sql, WINDOWS),
 })

@@ -3,11 +3,11 @@
 #   KIT   the folder of the peer kit (its README says what it measures); copied beside the build when it is read-only
 #   REPS  runs of each, 3 unless given; the medians are shown
 #   DATA  o10m (10 million orders, 1.5 GB of JSON) unless given, or o1m
-# ONLY=regex picks peers by the name of their venv or script: ONLY='tidemill|duckdb'.
+# ONLY=regex picks peers by the name of their venv or script: ONLY='tidemill|duckdb'. TASKS='S3 S4' picks tasks.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,6p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,7p' "$0"; exit 2; }
 project=$(cd "$(dirname "$0")/.." && pwd)
-kit=$(cd "$1" && pwd); reps=${2:-3}; data=${3:-o10m}; only=${ONLY:-.}
+kit=$(cd "$1" && pwd); reps=${2:-3}; data=${3:-o10m}; only=${ONLY:-.}; tasks=${TASKS:-T0 S1 S2 S3 S4}
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$project/target}"
 
 cargo build --release --manifest-path "$project/Cargo.toml" -p tidemill
@@ -38,17 +38,18 @@ run() { # VENV SCRIPT TASK: skipped aloud when the venv is not there
   [ -x "venv/$1/bin/python" ] || { echo "not run: $2 $3 (no venv/$1; see the kit's README)"; return 0; }
   ./one.sh "$reps" "$1" "$2" "$3" "data/$data"
 }
-run gen tidemill T0
-for task in S1 S2; do
+for task in $tasks; do
   run gen tidemill "$task"
+  [ "$task" != T0 ] || continue
   if [ -x limit/target/release/limit ]; then
     LIMIT_PARSER=hand run gen limit "$task"
     run gen limit "$task"
   else
     echo "not run: the limit program (build it in $kit/limit with RUSTFLAGS='-C target-cpu=native' cargo build --release)"
   fi
+  [ "$task" != S1 ] || for peer in duckdb datafusion polars; do run "$peer" "$peer" S1; done
+  run flink flink "$task"
+  run pyspark spark "$task"
 done
-for peer in duckdb datafusion polars; do run "$peer" "$peer" S1; done
-for task in S1 S2; do run flink flink "$task"; run pyspark spark "$task"; done
 venv/gen/bin/python summarize.py "$RESULTS"
 echo "lines: $kit/$RESULTS"
