@@ -10,7 +10,7 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 kit=$(cd "$1" && pwd); reps=${2:-3}; data=${3:-o10m}; only=${ONLY:-.}; tasks=${TASKS:-T0 S1 S2 S3 S4}
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$project/target}"
 
-cargo build --release --manifest-path "$project/Cargo.toml" -p tidemill
+cargo build --release --manifest-path "$project/Cargo.toml" -p tidemill-deps -p tidemill
 export TIDEMILL_BIN="$CARGO_TARGET_DIR/release/tidemill"
 
 if [ ! -w "$kit" ]; then

@@ -132,8 +132,11 @@ impl Maker {
             return String::new();
         }
         self.constructs.insert("having");
-        let conditions =
-            [" HAVING count(*) > 2", " HAVING count(*) % 2 = 0", " HAVING count(*) BETWEEN 2 AND 30 AND min(id) > 3"];
+        let conditions = [
+            " HAVING count(*) > 2",
+            " HAVING count(*) % 2 = 0",
+            " HAVING count(*) BETWEEN 2 AND 30 AND min(k) IS NOT NULL",
+        ];
         (*one(&conditions, &mut self.random)).to_owned()
     }
 
