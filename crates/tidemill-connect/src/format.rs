@@ -44,8 +44,7 @@ pub const FORMATS: &[FormatSpec] = &[
 ];
 
 const JSON: &str = "One JSON object a record, in files one a line. A missing field is NULL, an unknown one is ignored.";
-const DEBEZIUM: &str =
-    "Changes of rows by PRIMARY KEY, for writing: one object a record with `before`, `after` and `op` (c, u, d).";
+const DEBEZIUM: &str = "Changes of rows: one object a record with `before`, `after` and `op` (c, r, u, d), also within `payload` as Debezium wraps it. Written by PRIMARY KEY; read as the rows that stand, by PRIMARY KEY or, without one, by `before`.";
 const CSV: &str = "Comma-separated values, the declared columns in their order, one record a line.";
 
 const TIMESTAMP_FORMAT: OptionSpec = OptionSpec::optional(

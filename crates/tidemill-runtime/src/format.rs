@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_model::Result;
@@ -17,14 +17,24 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// Plan, when the format cannot carry one of the types.
     fn decoder(&self, schema: SchemaRef) -> Result<Box<dyn Decoder>>;
 
+    /// A decoder of changes to rows of `schema`. `keyed` says that a key tells the rows apart, so that a change need not
+    /// bring the row that it takes the place of. Conservative default: each record is a row, which comes.
+    ///
+    /// # Errors
+    /// As `decoder`.
+    fn change_decoder(&self, schema: SchemaRef, keyed: bool) -> Result<Box<dyn Decoder>> {
+        let _ = keyed;
+        self.decoder(schema)
+    }
+
     /// An encoder of batches of `schema`.
     ///
     /// # Errors
     /// Plan, when the format cannot carry one of the types.
     fn encoder(&self, schema: SchemaRef) -> Result<Box<dyn Encoder>>;
 
-    /// Whether its records are changes; then encoders are made for [`crate::changelog_schema`]. Conservative default:
-    /// they are rows.
+    /// Whether its records are changes; then encoders are made for [`crate::changelog_schema`], and decoders by
+    /// [`Format::change_decoder`]. Conservative default: they are rows.
     fn is_changelog(&self) -> bool {
         false
     }
@@ -46,7 +56,9 @@ pub trait Decoder: Send {
 pub struct Decoded {
     /// The readable rows, in order.
     pub batch: RecordBatch,
-    /// For each row of `batch` the ordinal of its record in the block; `None` when no record was bad, so that row i
+    /// 1 for a row that comes and -1 for one that goes; `None` when all of them come.
+    pub weights: Option<Int64Array>,
+    /// For each row of `batch` the ordinal of its record in the block; `None` when row i
     /// is record i.
     pub ordinals: Option<Vec<u32>>,
     /// The unreadable records.

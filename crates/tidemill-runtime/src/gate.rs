@@ -1,15 +1,17 @@
 //! [`Gate`]: decides which decoded rows are accepted, the same way in every mode.
 
-use arrow::array::RecordBatch;
 use tidemill_model::{Result, Timestamp};
+
+use crate::Batch;
 
 /// The row gate of a dataset: CHECKs with their policies, event time present, not before the pipeline's start.
 pub trait Gate: Send {
-    /// Splits a batch into accepted and refused rows.
+    /// Splits a batch into accepted and refused rows. A row that is taken back is let through where it was accepted when
+    /// it came, and leaves no dead letter; of rows that a key tells apart one that is refused takes back what stands.
     ///
     /// # Errors
     /// Data, when a row breaks a CHECK whose policy is FAIL.
-    fn accept(&mut self, batch: RecordBatch) -> Result<Accepted>;
+    fn accept(&mut self, batch: Batch) -> Result<Accepted>;
 
     /// The present and the furthest instant ahead of it that may still move the watermark, for the batches to come.
     /// `Accepted::newest` then counts a row after the present as the present, and leaves out rows after the horizon.
@@ -21,10 +23,10 @@ pub trait Gate: Send {
 #[derive(Debug)]
 pub struct Accepted {
     /// The accepted rows, with the columns that the plan needs.
-    pub batch: RecordBatch,
+    pub batch: Batch,
     /// The refused rows: row number in the batch that was given, reason, detail.
     pub dead: Vec<(u32, String, String)>,
-    /// The event time of every *accepted* row's maximum, in microseconds, that may move the watermark.
+    /// The greatest event time of the *accepted* rows that are not taken back, in microseconds, that may move the watermark.
     pub newest: Option<i64>,
     /// How many rows a DROP policy left out.
     pub dropped: u64,

@@ -11,7 +11,7 @@ use tidemill_checkpoint::Counters;
 use tidemill_model::{Error, Result, SplitId};
 
 use crate::dead_letter::row_as_json;
-use crate::{DeadLetter, Decoder, Gate, Payload, Positions, Records};
+use crate::{Batch, DeadLetter, Decoder, Gate, Payload, Positions, Records};
 
 /// Decodes, and lets rows through a gate.
 pub struct Intake {
@@ -25,7 +25,7 @@ pub struct Intake {
 #[derive(Debug)]
 pub struct Taken {
     /// The accepted rows, with the gate's columns.
-    pub rows: RecordBatch,
+    pub rows: Batch,
     /// The records that were refused.
     pub dead: Vec<DeadLetter>,
     /// How many went which way.
@@ -59,8 +59,8 @@ impl Intake {
     pub fn take(&mut self, split: &SplitId, rows_before: u64, payload: Payload) -> Result<Taken> {
         let mut dead = Vec::new();
         let mut counters = Counters::default();
-        let (rows, places) = match payload {
-            Payload::Columns(rows) => (rows, Places::Rows { first: rows_before }),
+        let (rows, weights, places) = match payload {
+            Payload::Columns(rows) => (rows, None, Places::Rows { first: rows_before }),
             Payload::Records(records) => {
                 let decoder = self
                     .decoder
@@ -76,11 +76,11 @@ impl Intake {
                     event_time: None,
                     raw: own(&bad.raw),
                 }));
-                (decoded.batch, Places::Records { records, ordinals: decoded.ordinals })
+                (decoded.batch, decoded.weights, Places::Records { records, ordinals: decoded.ordinals })
             }
         };
         counters.rows_read = (rows.num_rows() + dead.len()) as u64;
-        let accepted = self.gate.accept(rows.clone())?;
+        let accepted = self.gate.accept(Batch { rows: rows.clone(), weights })?;
         for (row, reason, detail) in accepted.dead {
             let row = row as usize;
             let (position, raw) = places.find(row, &rows);
@@ -88,7 +88,7 @@ impl Intake {
             let (dataset, split) = (self.dataset.clone(), split.to_string());
             dead.push(DeadLetter { dataset, reason, detail, split, position, event_time, raw });
         }
-        counters.rows_accepted = accepted.batch.num_rows() as u64;
+        counters.rows_accepted = accepted.batch.len() as u64;
         counters.rows_dropped = accepted.dropped;
         counters.rows_warned = accepted.warned;
         counters.rows_before_start = accepted.before_start;
@@ -159,7 +159,6 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, BooleanArray, Int64Array, TimestampMicrosecondArray};
-    use arrow::compute::filter_record_batch;
     use tidemill_model::Timestamp;
 
     use super::*;
@@ -169,12 +168,12 @@ mod tests {
     struct NoSeven;
 
     impl Gate for NoSeven {
-        fn accept(&mut self, batch: RecordBatch) -> Result<Accepted> {
-            let values: Vec<i64> = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+        fn accept(&mut self, batch: Batch) -> Result<Accepted> {
+            let values: Vec<i64> = batch.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
             let keep: BooleanArray = values.iter().map(|v| Some(*v != 7)).collect();
             let sevens = values.iter().enumerate().filter(|(_, v)| **v == 7);
             let dead = sevens.map(|(row, _)| (row as u32, "is seven".to_owned(), "n = 7".to_owned())).collect();
-            let batch = filter_record_batch(&batch, &keep).expect("filters");
+            let batch = batch.filter(&keep).expect("filters");
             Ok(Accepted { batch, dead, newest: None, dropped: 0, warned: 0, before_start: 0 })
         }
 
@@ -210,7 +209,7 @@ mod tests {
                     }),
                 }
             }
-            Ok(Decoded { batch: batch(values), ordinals: Some(ordinals), bad })
+            Ok(Decoded { batch: batch(values), weights: None, ordinals: Some(ordinals), bad })
         }
     }
 
@@ -226,7 +225,7 @@ mod tests {
     fn take(payload: Payload) -> (Vec<i64>, Vec<Dead>, Counters) {
         let mut intake = Intake::new("numbers", Some("at"), Some(Box::new(Numbers)), Box::new(NoSeven));
         let taken = intake.take(&SplitId::new("s"), 1000, payload).expect("takes");
-        let rows = taken.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+        let rows = taken.rows.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
         let letter = |l: DeadLetter| (l.reason, l.position, l.event_time, String::from_utf8_lossy(&l.raw).into_owned());
         (rows, taken.dead.into_iter().map(letter).collect(), taken.counters)
     }

@@ -67,6 +67,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// As `list_splits`; Corrupt when the offset cannot be one of this split's (retention passed it, a file shrank).
     fn open(&self, split: &Split, resume: Option<&Offset>, hints: &ReadHints) -> Result<Box<dyn SplitReader>>;
 
+    /// Whether whoever writes rows of one key in turn finds them in one split in that order, however the source is read.
+    /// Only then the last record of a key is known. Conservative default: no.
+    fn keeps_order(&self) -> bool {
+        false
+    }
+
     /// The engine has committed an epoch up to these offsets. Only for the outside to see (lag); progress itself is in
     /// the manifest. Conservative default: nothing.
     ///

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** every dataset in a catalog names a connector and a format that exist, and options that these know.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -14,6 +16,9 @@ use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Sink, SinkTa
 
 use crate::language::check::{check_columns, is_time, no_column};
 use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
+use changes::check_changelog;
+
+pub use changes::{Changes, decoder_of};
 
 /// A connector's own way to be read by a bounded query, instead of through its [`Source`].
 #[async_trait]
@@ -204,7 +209,9 @@ impl Catalog {
     pub fn source(&self, name: &str, side: Side) -> Result<Arc<dyn Source>> {
         let spec = self.spec(name, side)?;
         let (dataset, binding) = self.binding(name, side)?;
-        binding.connector.source(&spec, &self.env).map_err(|error| error.at(&dataset.place))
+        let source = binding.connector.source(&spec, &self.env).map_err(|error| error.at(&dataset.place))?;
+        self.in_order(name, side, source.as_ref())?;
+        Ok(source)
     }
 
     /// Opens the dataset for writing.
@@ -326,6 +333,7 @@ impl Registry {
         }
         let settings = options.resolve(&format!("`{}`", connector.name()), &specs)?;
         check_write(dataset, &settings, options)?;
+        check_changelog(dataset, &settings, options)?;
         Ok(Binding { connector, settings, discovered: OnceLock::new() })
     }
 

@@ -2,10 +2,12 @@
 //!
 //! **Invariant:** ordinals count records, never empty lines; a bad record's position is where the record begins.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int64Array, RecordBatch};
 use bytes::Bytes;
 use tidemill_model::{Error, Result};
 use tidemill_runtime::{BadRecord, Decoded, Positions, Records};
+
+use super::Fault;
 
 /// A walk over the records of a block.
 #[derive(Debug)]
@@ -81,23 +83,35 @@ impl<'a> Block<'a> {
 
     /// The record from `start` to `end` could not be read.
     pub(crate) fn bad(&mut self, start: usize, end: usize, reason: String, detail: String) {
+        self.refuse(self.ordinal, (start, end), Fault { reason, detail });
+        self.good(end);
+    }
+
+    /// The record of this number, which lies there, could not be read.
+    pub(crate) fn refuse(&mut self, ordinal: u32, (start, end): (usize, usize), fault: Fault) {
         let position = match self.records.positions {
-            Positions::Numbered(first) => first + u64::from(self.ordinal),
+            Positions::Numbered(first) => first + u64::from(ordinal),
             Positions::Bytes(first) => first + start as u64,
         };
         // A copy, so that a dead letter that is kept does not keep the block.
         let raw = Bytes::copy_from_slice(self.bytes().get(start..end).unwrap_or_default());
-        self.bad.push(BadRecord { ordinal: self.ordinal, position, raw, reason, detail });
-        self.good(end);
+        self.bad.push(BadRecord { ordinal, position, raw, reason: fault.reason, detail: fault.detail });
+    }
+
+    /// The answer, from rows with their weights and the numbers of the records that they are of.
+    pub(crate) fn changes(mut self, batch: RecordBatch, weights: Option<Int64Array>, ordinals: Vec<u32>) -> Decoded {
+        self.bad.sort_by_key(|record| record.ordinal);
+        let plain = ordinals.iter().zip(0_u32..).all(|(record, row)| *record == row);
+        Decoded { batch, weights, ordinals: (!plain).then_some(ordinals), bad: self.bad }
     }
 
     /// The answer, from the readable rows.
     pub(crate) fn decoded(self, batch: RecordBatch) -> Decoded {
         if self.bad.is_empty() {
-            return Decoded { batch, ordinals: None, bad: self.bad };
+            return Decoded { batch, weights: None, ordinals: None, bad: self.bad };
         }
         let mut bad = self.bad.iter().map(|record| record.ordinal).peekable();
         let good = (0..self.ordinal).filter(|ordinal| bad.next_if_eq(ordinal).is_none()).collect();
-        Decoded { batch, ordinals: Some(good), bad: self.bad }
+        Decoded { batch, weights: None, ordinals: Some(good), bad: self.bad }
     }
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::Schema;
 use tidemill_model::Result;
 use tidemill_runtime::{Decoded, Decoder, Records};
 
-use super::scan::{Entry, Scanner};
+use super::scan::{self, Entry, Scanner};
 use super::template::Template;
 use super::text;
 use crate::format::number::{self, load};
@@ -104,8 +104,7 @@ impl JsonDecoder {
     fn exactly(&mut self, record: &[u8]) -> std::result::Result<(), Fault> {
         self.entries.clear();
         if let Err(fault) = Scanner::new(record, 0).record(&mut self.open, &mut self.entries) {
-            let detail = format!("expected {} at byte {}{}", fault.expected, fault.at, found(record, fault.at));
-            return Err(Fault { reason: "unreadable JSON".to_owned(), detail });
+            return Err(unreadable(record, &fault));
         }
         self.filled.clear();
         self.filled.resize(self.columns.columns.len(), None);
@@ -175,6 +174,12 @@ impl Decoder for JsonDecoder {
         }
         Ok(block.decoded(self.columns.finish()?))
     }
+}
+
+/// Where a record stops being JSON, in words.
+pub(crate) fn unreadable(record: &[u8], fault: &scan::Fault) -> Fault {
+    let detail = format!("expected {} at byte {}{}", fault.expected, fault.at, found(record, fault.at));
+    Fault { reason: "unreadable JSON".to_owned(), detail }
 }
 
 /// Appends the value at `at` to a column; answers where it ends. `None` when it is not of the column's type; the

@@ -17,6 +17,9 @@ use arrow::datatypes::SchemaRef;
 use tidemill_model::{Result, Settings};
 use tidemill_runtime::{Decoder, Encoder, Format};
 
+pub(crate) use decode::unreadable;
+pub(crate) use scan::{Entry, Scanner};
+
 use crate::format::TimeFormat;
 
 /// One JSON object a record; in files one a line.

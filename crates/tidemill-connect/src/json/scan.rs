@@ -9,35 +9,35 @@ use crate::format::number;
 
 /// A field of a record: the bytes of its name, quotes included, and of its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: Range<usize>,
-    pub(super) value: Range<usize>,
+pub(crate) struct Entry {
+    pub(crate) key: Range<usize>,
+    pub(crate) value: Range<usize>,
     /// The column that it fills.
-    pub(super) column: Option<usize>,
+    pub(crate) column: Option<usize>,
 }
 
 /// Where a record stops being JSON.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) at: usize,
-    pub(super) expected: &'static str,
+pub(crate) struct Fault {
+    pub(crate) at: usize,
+    pub(crate) expected: &'static str,
 }
 
 /// A cursor over one record.
 #[derive(Debug)]
-pub(super) struct Scanner<'a> {
+pub(crate) struct Scanner<'a> {
     bytes: &'a [u8],
-    pub(super) at: usize,
+    pub(crate) at: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// A cursor at `at`; `bytes` end where the record does.
-    pub(super) fn new(bytes: &'a [u8], at: usize) -> Scanner<'a> {
+    pub(crate) fn new(bytes: &'a [u8], at: usize) -> Scanner<'a> {
         Scanner { bytes, at }
     }
 
     /// Lists the fields of the one object that the record must be. `open` is room to work in.
-    pub(super) fn record(&mut self, open: &mut Vec<u8>, entries: &mut Vec<Entry>) -> Result<(), Fault> {
+    pub(crate) fn record(&mut self, open: &mut Vec<u8>, entries: &mut Vec<Entry>) -> Result<(), Fault> {
         if let Err(error) = std::str::from_utf8(self.bytes) {
             return Err(Fault { at: error.valid_up_to(), expected: "UTF-8" });
         }
@@ -69,7 +69,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over a value of any kind and depth, without recursion: depth is the sender's choice.
-    pub(super) fn value(&mut self, open: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(crate) fn value(&mut self, open: &mut Vec<u8>) -> Result<(), Fault> {
         open.clear();
         loop {
             self.blank();

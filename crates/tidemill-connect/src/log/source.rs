@@ -58,6 +58,10 @@ impl Source for LogSource {
         Boundedness::Unbounded
     }
 
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
     fn list_splits(&self) -> Result<Vec<Split>> {
         let topic = self.topic()?;
         let head = topic.head.visible()?;

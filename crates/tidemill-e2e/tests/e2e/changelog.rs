@@ -92,3 +92,73 @@ fn applying_the_changes_gives_the_result() {
         }
     }
 }
+
+const CHAIN: &str = "CREATE PIPELINE first WITH (trigger = 'once');
+CREATE TABLE orders (id BIGINT, customer BIGINT, amount BIGINT, at TIMESTAMP) WITH (connector = 'files', path = 'in/', format = 'json');
+CREATE TABLE balances (customer BIGINT, n BIGINT, total BIGINT, PRIMARY KEY (customer))
+  WITH (connector = 'log', topic = 'balances', partitions = '3', format = 'debezium_json');
+INSERT INTO balances SELECT customer, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer HAVING count(*) % 4 <> 0;
+";
+
+const CHAINED: &str = "CREATE PIPELINE second WITH (trigger = 'once');
+CREATE MATERIALIZED VIEW sizes AS SELECT n, count(*) AS customers, sum(total) AS total, max(total) AS most FROM balances GROUP BY n;
+CREATE TABLE copy (customer BIGINT, n BIGINT, PRIMARY KEY (customer)) WITH (connector = 'delta', path = 'copy', write = 'upsert');
+INSERT INTO copy SELECT customer, n FROM balances WHERE n > 2;
+";
+
+#[test]
+fn a_pipeline_follows_the_changes_of_another_through_a_topic() {
+    let project = ProjectFolder::new("[engine]\nlanes = 2\n").expect("a folder");
+    project.write("pipelines/first.sql", CHAIN).expect("a pipeline");
+    project.write("pipelines/second.sql", CHAINED).expect("a pipeline");
+    let mut balances = BTreeMap::<i64, (i64, i64)>::new();
+    for round in 0..5_i64 {
+        let mut lines = String::new();
+        for id in round * 60..(round + 1) * 60 {
+            let (customer, amount) = (id * 7 % 31 % (10 + round), id % 13);
+            lines += &format!(
+                "{{\"id\":{id},\"customer\":{customer},\"amount\":{amount},\"at\":\"2026-01-01T00:00:00Z\"}}\n"
+            );
+            let balance = balances.entry(customer).or_default();
+            *balance = (balance.0 + 1, balance.1 + amount);
+        }
+        project.write(&format!("in/{round}.jsonl"), &lines).expect("rows");
+        for pipeline in ["first", "second"] {
+            let ran = binary::run(project.path(), &["run", pipeline]);
+            assert_eq!(ran.code, Some(0), "{}", ran.err);
+        }
+        let standing: BTreeMap<i64, (i64, i64)> =
+            balances.iter().filter(|(_, (n, _))| n % 4 != 0).map(|(k, v)| (*k, *v)).collect();
+        let mut sizes = BTreeMap::<i64, (i64, i64, i64)>::new();
+        for (n, total) in standing.values() {
+            let size = sizes.entry(*n).or_insert((0, 0, i64::MIN));
+            *size = (size.0 + 1, size.1 + total, size.2.max(*total));
+        }
+        let asked = |sql: &str| {
+            let ran = binary::run(project.path(), &["query", sql, "--format", "json"]);
+            ran.json().as_array().unwrap_or_else(|| panic!("{ran:?}")).clone()
+        };
+        let number = |row: &Value, name: &str| row[name].as_i64().unwrap_or_else(|| panic!("{name} in {row}"));
+        let found: BTreeMap<i64, (i64, i64)> = asked("SELECT customer, n, total FROM balances")
+            .iter()
+            .map(|row| (number(row, "customer"), (number(row, "n"), number(row, "total"))))
+            .collect();
+        assert_eq!(found, standing, "the topic as a table, round {round}");
+        let found: BTreeMap<i64, (i64, i64, i64)> = asked("SELECT n, customers, total, most FROM sizes")
+            .iter()
+            .map(|row| (number(row, "n"), (number(row, "customers"), number(row, "total"), number(row, "most"))))
+            .collect();
+        assert_eq!(found, sizes, "the view, round {round}");
+        let found: BTreeMap<i64, i64> = asked("SELECT customer, n FROM copy")
+            .iter()
+            .map(|row| (number(row, "customer"), number(row, "n")))
+            .collect();
+        let expected: BTreeMap<i64, i64> =
+            standing.iter().filter(|(_, (n, _))| *n > 2).map(|(customer, (n, _))| (*customer, *n)).collect();
+        assert_eq!(found, expected, "the table, round {round}");
+        for pipeline in ["first", "second"] {
+            let verified = binary::run(project.path(), &["verify", pipeline]);
+            assert_eq!(verified.code, Some(0), "{} {}", verified.out, verified.err);
+        }
+    }
+}

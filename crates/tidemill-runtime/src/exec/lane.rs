@@ -219,8 +219,8 @@ impl Lane {
                     if let Some(arrived) = arrived {
                         self.note_arrival(arrived, read);
                     }
-                    if batch.num_rows() > 0 {
-                        self.emit(number, Event::Rows(Batch::inserts(batch)))?;
+                    if !batch.is_empty() {
+                        self.emit(number, Event::Rows(batch))?;
                     }
                     worked = true;
                     quiet = false;

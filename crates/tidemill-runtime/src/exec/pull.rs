@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::RecordBatch;
 use tidemill_checkpoint::{Counters, SplitProgress};
 use tidemill_model::{Clock, Error, Kind, Result, SplitId, Timestamp, Watermark};
 
 use super::board::{Board, behind};
 use super::exchange::lock;
-use crate::{DeadLetter, Intake, Pull, SourceBatch, SourceNode, Split, SplitReader};
+use crate::{Batch, DeadLetter, Intake, Pull, SourceBatch, SourceNode, Split, SplitReader};
 
 struct OpenSplit {
     split: Split,
@@ -38,7 +37,7 @@ impl OpenSplit {
 /// What one pull brought.
 pub(crate) enum Pulled {
     /// Accepted rows (perhaps none of a batch that held only bad ones), and when the oldest arrived.
-    Rows { batch: RecordBatch, arrived: Option<Timestamp>, read: u64 },
+    Rows { batch: Batch, arrived: Option<Timestamp>, read: u64 },
     /// No split of this lane has rows now.
     Nothing,
 }

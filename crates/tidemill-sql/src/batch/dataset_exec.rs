@@ -60,25 +60,30 @@ impl Columns {
         let with = |names: &[&str]| -> DfResult<SchemaRef> {
             let mut fields = output.fields().to_vec();
             for name in names.iter().filter(|name| output.index_of(name).is_err()) {
-                fields.push(Arc::new(reading.schema.field_with_name(name)?.clone()));
+                if fields.iter().all(|field| field.name() != name) {
+                    fields.push(Arc::new(reading.schema.field_with_name(name)?.clone()));
+                }
             }
             Ok(Arc::new(Schema::new(fields)))
         };
         let time = reading.event_time.as_deref().filter(|_| reading.interval.is_some());
-        let time: Vec<&str> = time.into_iter().collect();
+        let key = reading.changes.iter().flat_map(|changes| &changes.key).map(String::as_str);
+        let mut kept: Vec<&str> = time.into_iter().chain(key).collect();
         let mut judged: Vec<&str> = reading.judged.iter().map(String::as_str).collect();
         judged.extend(reading.event_time.as_deref().filter(|time| !reading.judged.iter().any(|name| name == time)));
         // A decoder needs a column to know rows by.
         if output.fields().is_empty() && judged.is_empty() {
             judged.extend(reading.schema.fields().first().map(|field| field.name().as_str()));
         }
-        let decoded: SchemaRef = {
-            let names = with(&judged)?;
-            // Refusing NULL is the gate's business.
-            let fields = names.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-        };
-        Ok(Columns { decoded, accepted: with(&time)?, output })
+        if output.fields().is_empty() && reading.changes.is_some() {
+            kept.extend(judged.first());
+        }
+        // Refusing NULL is the gate's business.
+        let decoded = nullable(with(&judged)?.as_ref());
+        let accepted = with(&kept)?;
+        // A record that says that its key is gone has nothing else to say.
+        let accepted = if kept.is_empty() || reading.changes.is_none() { accepted } else { nullable(&accepted) };
+        Ok(Columns { decoded, accepted, output })
     }
 
     /// The accepted rows with the columns given out.
@@ -89,6 +94,12 @@ impl Columns {
         RecordBatch::try_new_with_options(Arc::clone(&self.output), columns, &options)
             .map_err(|e| Error::internal("the gate let other columns through than were asked for").because(e))
     }
+}
+
+/// The same columns, each of which may be NULL.
+fn nullable(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 impl DatasetExec {
@@ -155,7 +166,7 @@ impl Worker {
         self.reading.gathered.go_on()?;
         let taken = self.intake.take(&block.split, block.rows_before, block.payload)?;
         self.reading.gathered.add(self.scan, &self.reading, taken.counters, taken.dead);
-        self.columns.output(self.reading.within(taken.rows)?)
+        self.columns.output(self.reading.within(taken.rows.rows)?)
     }
 }
 

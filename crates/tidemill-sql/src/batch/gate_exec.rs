@@ -68,7 +68,7 @@ impl Judge {
         self.rows_before += rows.num_rows() as u64;
         let taken = self.intake.take(&self.split, rows_before, Payload::Columns(rows))?;
         self.reading.gathered.add(self.scan, &self.reading, taken.counters, taken.dead);
-        self.columns.output(self.reading.within(taken.rows)?)
+        self.columns.output(self.reading.within(taken.rows.rows)?)
     }
 
     /// The rows in the columns that the dataset declares: a table may store text or time in another layout.

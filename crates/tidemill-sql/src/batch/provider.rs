@@ -17,6 +17,7 @@ use tidemill_model::{Error, Interval};
 use tidemill_runtime::Source;
 
 use super::dataset_exec::{Columns, DatasetExec};
+use super::fold::FoldExec;
 use super::gate_exec::GateExec;
 use super::reading::{Reading, external};
 
@@ -78,6 +79,10 @@ impl DatasetTable {
             .map_err(|e| external(e.context(format!("reading `{}`", self.reading.dataset))))?;
         if splits.is_empty() {
             return Ok(Arc::new(EmptyExec::new(columns.output)));
+        }
+        if let Some(changes) = self.reading.changes.clone() {
+            let of = (self.reading.clone(), changes);
+            return Ok(Arc::new(FoldExec::new(of, Arc::clone(source), splits, columns)));
         }
         // The largest first, so that no partition is left alone with one at the end.
         splits.sort_by_key(|split| std::cmp::Reverse(split.bytes.unwrap_or(0)));

@@ -17,6 +17,8 @@ use tidemill_model::{Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
 use tidemill_runtime::{DeadLetter, Decoder, Gate};
 
+use crate::catalog::Changes;
+
 /// Makes a gate for rows of the first schema that lets the columns of the second one through.
 pub(super) type GateMaker = Arc<dyn Fn(&SchemaRef, &SchemaRef) -> Result<Box<dyn Gate>> + Send + Sync>;
 /// Makes a decoder of the columns of a schema.
@@ -37,6 +39,8 @@ pub(super) struct Reading {
     pub(super) gate: GateMaker,
     /// Makes its decoders, when its source gives records.
     pub(super) decoder: Option<DecoderMaker>,
+    /// How its records change its rows, when it is a changelog.
+    pub(super) changes: Option<Changes>,
     /// Only rows whose event time lies here are wanted.
     pub(super) interval: Option<Interval>,
     /// Dead letters whose event time lies outside of this belong to somebody else.

@@ -19,7 +19,7 @@ use tidemill_model::{Interval, Place, Result, Timestamp};
 use super::provider::{DatasetTable, Rows};
 use super::reading::{DecoderMaker, Gathered, Reading};
 use super::unwritten::{Unwritten, accepted, unwritten};
-use crate::catalog::{Catalog, Side};
+use crate::catalog::{Catalog, Side, decoder_of};
 use crate::language::Dataset;
 use crate::session::{Planner, SchemaOnly, Tables, accepted_schema};
 use crate::stream::GateRules;
@@ -137,6 +137,9 @@ impl Datasets {
         name: &str,
     ) -> Result<Arc<DatasetTable>> {
         let rows = match catalog.batch_table(name, manner.side).await? {
+            Some(_) if catalog.changes(name, manner.side)?.is_some() => {
+                return Err(catalog.without_order(name, manner.side)?);
+            }
             Some(table) => Rows::Native(table),
             None => Rows::Source(catalog.source(name, manner.side)?),
         };
@@ -177,17 +180,21 @@ impl Tables for Over<'_> {
 fn table(catalog: &Catalog, state: &SessionState, manner: &Manner, name: &str, rows: Rows) -> Result<DatasetTable> {
     let dataset = catalog.dataset(name)?;
     let spec = catalog.spec(name, manner.side)?;
+    let changes = catalog.changes(name, manner.side)?;
     let rules = GateRules::new(catalog.project(), state, dataset, &spec.schema, manner.start)?;
+    let rules = rules.of_changes(changes.clone());
     let judged = rules.judged();
     let state = state.clone();
-    let format = spec.format.clone();
+    let (format, of) = (spec.format.clone(), changes.clone());
     let reading = Reading {
         dataset: name.to_owned(),
         schema: Arc::clone(&spec.schema),
         event_time: spec.event_time.clone(),
         judged,
         gate: Arc::new(move |decoded, accepted| rules.gate(&state, decoded, accepted)),
-        decoder: format.map(|format| Arc::new(move |schema| format.decoder(schema)) as DecoderMaker),
+        decoder: format
+            .map(|format| Arc::new(move |schema| decoder_of(format.as_ref(), schema, of.as_ref())) as DecoderMaker),
+        changes,
         interval: None,
         owned: manner.owned,
         gathered: Arc::clone(&manner.gathered),

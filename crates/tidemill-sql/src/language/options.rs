@@ -96,6 +96,18 @@ pub const DATASET_OPTIONS: &[OptionSpec] = &[
         Some("none"),
         "How far ahead in event time of the split that is furthest behind, in all sources of a stream, splits of this one are read, or none.",
     ),
+    OptionSpec::optional(
+        "changelog",
+        OptionKind::OneOf(&["none", "upsert"]),
+        Some("none"),
+        "What a record read is: a row of its own, or with upsert the newest row of its PRIMARY KEY.",
+    ),
+    OptionSpec::optional(
+        "deleted",
+        OptionKind::Text,
+        None,
+        "With changelog = 'upsert' the BOOLEAN column that is true in a record which says that its key is gone.",
+    ),
     OptionSpec::optional("sequence", OptionKind::Text, None, "The column that orders versions of a row, for upsert."),
     OptionSpec::optional("time_column", OptionKind::Text, None, "The target's event-time column, for replace."),
 ];

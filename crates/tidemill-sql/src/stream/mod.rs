@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod closing;
+mod current;
 mod envelope;
 mod gate;
 mod hop;

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
-use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
 use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
@@ -20,13 +19,13 @@ use tidemill_runtime::{
 pub(super) struct TimeGate;
 
 impl Gate for TimeGate {
-    fn accept(&mut self, batch: RecordBatch) -> Result<Accepted> {
-        let times = batch.column(2).as_primitive::<TimestampMicrosecondType>();
-        let without = (0..batch.num_rows()).filter(|row| times.is_null(*row));
+    fn accept(&mut self, batch: Batch) -> Result<Accepted> {
+        let times = batch.rows.column(2).as_primitive::<TimestampMicrosecondType>();
+        let without = (0..batch.len()).filter(|row| times.is_null(*row));
         let dead = without.map(|row| (row as u32, "no event time".to_owned(), String::new())).collect();
         let newest = times.iter().flatten().max();
-        let keep: BooleanArray = (0..batch.num_rows()).map(|row| Some(times.is_valid(row))).collect();
-        let batch = filter_record_batch(&batch, &keep).map_err(broken)?;
+        let keep: BooleanArray = (0..batch.len()).map(|row| Some(times.is_valid(row))).collect();
+        let batch = batch.filter(&keep).map_err(broken)?;
         Ok(Accepted { batch, dead, newest, dropped: 0, warned: 0, before_start: 0 })
     }
 

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! -- @rows orders: 400 apart 1500      rows of a table, how many milliseconds of event time apart; [late 0.03] [timeless 0.01]
+//! -- @changes orders: debezium 40      its rows become changes of so many keys; `upsert` for rows with `gone`, `recent` if none is late
 //! -- @words orders.currency: eur, EUR, NULL    what a column is made of
 //! -- @row rates: {"currency": "EUR"}   a row of a table that is looked up in
 //! -- @targets files log view delta     what the query is written to; `upsert id` is a Delta table with that key
@@ -19,6 +20,7 @@
 //! -- @query                            the query is what follows
 //! ```
 //!
+//! `WITH (@debezium)` and `WITH (@upsert)` stand for topics of changes by the first column.
 //! `WITH (@input)` stands for wherever a run reads the rows from, `WITH (@lookup)` for a small file.
 
 use std::collections::BTreeMap;
@@ -27,6 +29,8 @@ use std::time::Duration;
 
 use tidemill_model::Timestamp;
 use tidemill_testkit::{Tolerances, Words};
+
+use super::changes::{Changing, Kind};
 
 /// What a query is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,7 @@ pub(crate) struct Input {
     /// See [`tidemill_testkit::Arrivals`].
     pub(crate) grain: Duration,
     pub(crate) words: Words,
+    pub(crate) changes: Option<Changing>,
 }
 
 /// The first event time of made-up rows, unless a case says another.
@@ -96,6 +101,11 @@ impl Case {
         self.waits || self.windows() > 1
     }
 
+    /// Whether it reads changes, which only a topic keeps in order.
+    pub(crate) fn reads_changes(&self) -> bool {
+        self.inputs.iter().any(|input| input.changes.is_some())
+    }
+
     fn windows(&self) -> usize {
         ["TUMBLE(", "HOP(", "SESSION("].iter().map(|word| self.query.matches(word).count()).sum()
     }
@@ -125,6 +135,10 @@ impl Case {
                 "oracle" => part = Part::Oracle,
                 "targets" => case.targets = targets(rest),
                 "rows" => case.inputs.push(input(named().0, named().1)),
+                "changes" => {
+                    let input = case.inputs.iter_mut().find(|input| input.table == named().0).expect("@rows before");
+                    input.changes = Some(changing(named().1));
+                }
                 "row" => {
                     let lines = case.lookups.entry(named().0.to_owned()).or_default();
                     lines.push_str(named().1);
@@ -190,6 +204,7 @@ fn input(table: &str, text: &str) -> Input {
         timeless: 0.0,
         grain: Duration::ZERO,
         words: Words::new(),
+        changes: None,
     };
     while let (Some(word), Some(value)) = (words.next(), words.next()) {
         match word {
@@ -200,6 +215,17 @@ fn input(table: &str, text: &str) -> Input {
         }
     }
     input
+}
+
+fn changing(text: &str) -> Changing {
+    let mut words = text.split_whitespace();
+    let kind = match words.next() {
+        Some("debezium") => Kind::Debezium,
+        Some("upsert") => Kind::Upsert,
+        other => panic!("unknown kind of changes {other:?}"),
+    };
+    let keys = words.next().and_then(|word| word.parse().ok()).expect("@changes TABLE: KIND KEYS");
+    Changing { keys, recent: words.next() == Some("recent"), kind }
 }
 
 /// Every case whose name has `part` in it, by name.

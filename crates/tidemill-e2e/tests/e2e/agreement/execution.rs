@@ -15,6 +15,7 @@ use tidemill_testkit::{Arrivals, Crash, Ending, Multiset, Outside, Rng, Simulati
 use tokio::runtime::Runtime;
 
 use super::case::{Case, FROM, Input, Target};
+use super::changes::{change, inserted};
 use super::oracle::{self, Tables};
 use super::prefix::Watcher;
 use super::project::{Reading, Setup, schema_of};
@@ -95,8 +96,11 @@ const CLOSING: usize = 60;
 pub(crate) struct Bench<'a> {
     case: &'a Case,
     runtime: Runtime,
-    /// The rows of each table, in their order.
+    /// The rows of each table that stand, in their order.
     rows: Vec<(String, RecordBatch)>,
+    /// What is written of each table: the rows, or changes to them.
+    records: Vec<(String, RecordBatch)>,
+    last_records: Vec<(String, RecordBatch)>,
     /// Rows far in the future, which close every window of the others.
     closing: Vec<(String, RecordBatch)>,
     /// The rows of the tables that are looked up in.
@@ -119,9 +123,19 @@ impl Bench<'_> {
         let workspace = setup.open().unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let mut random = Rng::with_seed(seed);
         let (mut rows, mut closing) = (Vec::new(), Vec::new());
+        let (mut records, mut last_records) = (Vec::new(), Vec::new());
         for input in &case.inputs {
-            rows.push((input.table.clone(), make(&workspace, input, None, &mut random)));
-            closing.push((input.table.clone(), make(&workspace, input, Some(CLOSING), &mut random)));
+            let made = make(&workspace, input, None, &mut random);
+            let last = make(&workspace, input, Some(CLOSING), &mut random);
+            let (made, last) = match input.changes {
+                None => ((made.clone(), made), (last.clone(), last)),
+                Some(changing) => (change(&made, changing, &mut random), inserted(&last, changing.kind)),
+            };
+            for (all, one) in
+                [(&mut records, made.0), (&mut rows, made.1), (&mut last_records, last.0), (&mut closing, last.1)]
+            {
+                all.push((input.table.clone(), one));
+            }
         }
         let mut lookups = Tables::new();
         for table in case.lookups.keys() {
@@ -129,7 +143,7 @@ impl Bench<'_> {
             let together = arrow::compute::concat_batches(&schema_of(&batches), &batches);
             lookups.insert(table.clone(), together.expect("one schema"));
         }
-        let mut bench = Bench { case, runtime, rows, closing, lookups, answer: Vec::new() };
+        let mut bench = Bench { case, runtime, rows, records, last_records, closing, lookups, answer: Vec::new() };
         bench.answer = oracle::answer(&bench.runtime, case, &bench.tables(false))?;
         Ok(bench)
     }
@@ -157,6 +171,7 @@ impl Bench<'_> {
                 [Reading::Log, Reading::Log, Reading::Files(format)][random.usize(0..3)]
             }
         };
+        let reading = if self.case.reads_changes() { Reading::Log } else { reading };
         let written = formats[random.usize(0..2)];
         let batch = matches!(way, Way::Interval | Way::Intervals { .. });
         let windows = self.case.is_windowed() && (*target != Target::View || self.case.waits_in_views());
@@ -182,8 +197,8 @@ impl Bench<'_> {
 
     fn run(&self, setup: &Setup, (target, way): (&Target, &Way), closes: bool, random: &mut Rng) -> Result<Outcome> {
         let outside = setup.open()?;
-        let last = if closes { self.closing.as_slice() } else { &[] };
-        let mut world = World::new(&outside, &self.rows, last, random)?;
+        let last = if closes { self.last_records.as_slice() } else { &[] };
+        let mut world = World::new(&outside, &self.records, last, random)?;
         let deaths = match way {
             Way::Interval => {
                 world.deliver_all(random)?;
@@ -224,7 +239,7 @@ impl Bench<'_> {
         let setup = Setup::declare(self.case, Reading::Log).map_err(told)?;
         setup.add_pipeline(self.case, &Target::View, &schema_of(&self.answer), "json").map_err(told)?;
         let outside = setup.open().map_err(told)?;
-        let mut world = World::new(&outside, &self.rows, &[], &mut random).map_err(told)?;
+        let mut world = World::new(&outside, &self.records, &[], &mut random).map_err(told)?;
         let mut watcher = Watcher {
             case: self.case,
             runtime: &self.runtime,

@@ -3,6 +3,7 @@
 //! **Invariant:** what is compared is read back from the target; the oracle is DataFusion on the whole input.
 
 mod case;
+mod changes;
 mod execution;
 mod oracle;
 mod prefix;

@@ -3,9 +3,11 @@
 //! **Invariant:** rows of a prefix are read back from the topics by the manifest's offsets alone, and answered by the oracle.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Int64Type, Schema};
 use tidemill::Workspace;
 use tidemill_checkpoint::{Manifest, SourceProgress};
 use tidemill_model::{Epoch, Result};
@@ -54,8 +56,10 @@ impl Watcher<'_> {
         let mut read = BTreeMap::new();
         for input in &self.case.inputs {
             let none = SourceProgress::default();
-            let rows = below(self.workspace, &input.table, manifest.sources.get(&input.table).unwrap_or(&none))?;
+            let (rows, weights) =
+                below(self.workspace, &input.table, manifest.sources.get(&input.table).unwrap_or(&none))?;
             read.insert(input.table.clone(), rows.num_rows());
+            let rows = if input.changes.is_some() { stand(&rows, &weights) } else { rows };
             tables.insert(input.table.clone(), rows);
         }
         let expected = oracle::answer(self.runtime, self.case, &tables).expect("the oracle answered before");
@@ -66,20 +70,44 @@ impl Watcher<'_> {
     }
 }
 
-/// The rows of a topic below the offsets on record.
-fn below(workspace: &Workspace, table: &str, progress: &SourceProgress) -> Result<RecordBatch> {
+/// The rows of a topic below the offsets on record, and whether each comes or goes.
+fn below(workspace: &Workspace, table: &str, progress: &SourceProgress) -> Result<(RecordBatch, Vec<i64>)> {
     let spec = workspace.catalog.spec(table, Side::Live)?;
     let source = workspace.catalog.source(table, Side::Live)?;
     let mut decoder = spec.format.as_ref().expect("topics have a format").decoder(spec.schema.clone())?;
-    let mut batches = Vec::new();
+    let (mut batches, mut weights) = (Vec::new(), Vec::new());
     for split in source.list_splits()? {
         let Some(offset) = progress.splits.get(&split.id).and_then(|split| split.offset.as_ref()) else { continue };
         let mut reader = source.open(&split, None, &ReadHints::default())?;
         reader.stop_at(offset)?;
         while let Pull::Rows(rows) = reader.next()? {
             let Payload::Records(records) = rows.payload else { panic!("topics give records") };
-            batches.push(decoder.decode(&records)?.batch);
+            let decoded = decoder.decode(&records)?;
+            match decoded.weights {
+                Some(of) => weights.extend(of.values()),
+                None => weights.extend(vec![1; decoded.batch.num_rows()]),
+            }
+            batches.push(decoded.batch);
         }
     }
-    Ok(concat_batches(&spec.schema, &batches).expect("one schema"))
+    // What may not be NULL is refused later, by whoever reads the table.
+    let fields = spec.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let loose = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    Ok((concat_batches(&loose, &batches).expect("one schema"), weights))
+}
+
+/// The rows that stand after changes by the first column: of each key the last one, unless it goes.
+fn stand(rows: &RecordBatch, weights: &[i64]) -> RecordBatch {
+    let keys = rows.column(0).as_primitive::<Int64Type>();
+    let gone = rows.column_by_name("gone").map(|gone| gone.as_boolean());
+    let mut standing = BTreeMap::new();
+    for ((row, key), weight) in (0_u32..).zip(keys.values()).zip(weights) {
+        let goes = *weight < 0 || gone.is_some_and(|gone| gone.is_valid(row as usize) && gone.value(row as usize));
+        if goes {
+            standing.remove(key);
+        } else {
+            standing.insert(*key, row);
+        }
+    }
+    take_record_batch(rows, &UInt32Array::from_iter_values(standing.into_values())).expect("rows")
 }

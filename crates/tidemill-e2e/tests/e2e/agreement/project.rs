@@ -99,6 +99,12 @@ fn bind(declarations: &str, reading: Reading) -> String {
             ("lookup", _) => {
                 format!("connector = 'files', path = 'tables/{name}.jsonl', format = 'json', bounded = 'true'")
             }
+            ("debezium", _) => format!(
+                "connector = 'log', topic = 'in-{name}', partitions = '3', key = '{key}', format = 'debezium_json', idle = '1 day'"
+            ),
+            ("upsert", _) => format!(
+                "connector = 'log', topic = 'in-{name}', partitions = '3', key = '{key}', format = 'json', changelog = 'upsert', deleted = 'gone', idle = '1 day'"
+            ),
             ("input", Reading::Log) => format!(
                 "connector = 'log', topic = 'in-{name}', partitions = '3', key = '{key}', format = 'json', idle = '1 day'"
             ),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use arrow::array::RecordBatch;
 use tidemill::Workspace;
 use tidemill_model::{Epoch, Result};
-use tidemill_runtime::{Batch, Committable, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
+use tidemill_runtime::{Batch, Committable, SinkCommitter, SinkTarget, SinkWriter, WriteMode, changed_schema};
 use tidemill_testkit::Rng;
 
 /// Writes rows where a table reads them.
@@ -37,7 +37,10 @@ impl World {
                 pipeline: "outside".to_owned(),
                 sink: table.clone(),
                 schema: rows.schema(),
-                mode: WriteMode::Append,
+                mode: match changed_schema(&rows.schema()) {
+                    Some(_) => WriteMode::Changelog { key: vec![rows.schema().field(0).name().clone()] },
+                    None => WriteMode::Append,
+                },
                 interval: None,
                 staging: workspace.state.join("outside").join(table),
             };

@@ -180,9 +180,6 @@ impl Verifying<'_> {
         if self.catalog.presence(&insert.target, Side::Live)? != Presence::There {
             return Ok(None);
         }
-        if self.catalog.is_changelog(&insert.target)? {
-            return Ok(Some(format!("the records of `{}` are changes, not rows", insert.target)));
-        }
         match self.catalog.source(&insert.target, Side::Live) {
             Err(error) if error.kind() == Kind::Config => Ok(Some(error.message().to_owned())),
             Err(error) => Err(error),

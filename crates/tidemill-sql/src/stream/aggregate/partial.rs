@@ -15,6 +15,7 @@ use super::groups::{Groups, mask};
 use super::spec::{GroupSpec, WindowBy};
 use crate::session::values;
 use crate::stream::late::{CameLate, LateHome};
+use crate::stream::running::{by_sign, negative};
 use crate::stream::transform::failed;
 
 /// How many groups are held before they are sent on: beyond it the table leaves the processor's caches.
@@ -29,18 +30,23 @@ const MEASURE_EVERY: u32 = 16;
 pub(in crate::stream) struct PartialFactory {
     pub(in crate::stream) spec: Arc<GroupSpec>,
     pub(in crate::stream) late: LateHome,
+    /// Whether rows are taken back; the states of these are sent on negated, so that merging them subtracts.
+    pub(in crate::stream) retracts: bool,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
 
 impl OperatorFactory for PartialFactory {
     fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
-        let groups = Groups::new(&self.spec.key_schema(0), &self.spec.aggregates)
-            .map_err(|error| failed(&error, &self.place))?;
+        let groups = || {
+            Groups::new(&self.spec.key_schema(0), &self.spec.aggregates).map_err(|error| failed(&error, &self.place))
+        };
+        let taken_back = if self.retracts { Some(groups()?) } else { None };
         Ok(Box::new(Partial {
             spec: Arc::clone(&self.spec),
             place: self.place.clone(),
-            groups,
+            groups: groups()?,
+            taken_back,
             earliest_open: i64::MIN,
             earliest_held: i64::MAX,
             batches: 0,
@@ -63,6 +69,8 @@ struct Partial {
     spec: Arc<GroupSpec>,
     place: Place,
     groups: Groups,
+    /// Of rows that are taken back.
+    taken_back: Option<Groups>,
     /// Windows that start before this are closed.
     earliest_open: i64,
     /// The earliest window that groups are held of.
@@ -74,7 +82,18 @@ struct Partial {
 }
 
 impl Partial {
-    fn take(&mut self, rows: RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
+    /// The inserted rows of a batch and those that are taken back, each by itself.
+    fn take_signed(&mut self, batch: Batch, out: &mut Output) -> Result<(), DataFusionError> {
+        let [come, go] = by_sign(batch)?;
+        for (rows, taken_back) in [(come, false), (go, true)] {
+            if let Some(rows) = rows {
+                self.take(rows, taken_back, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, rows: RecordBatch, taken_back: bool, out: &mut Output) -> Result<(), DataFusionError> {
         let spec = Arc::clone(&self.spec);
         let mut rows = rows;
         let mut keys: Vec<ArrayRef> = Vec::with_capacity(spec.keys.len() + 1);
@@ -93,7 +112,11 @@ impl Partial {
         for key in &spec.keys {
             keys.push(values(key, &rows)?);
         }
-        self.groups.update(&keys, &rows, &spec.aggregates)
+        let groups = match &mut self.taken_back {
+            Some(groups) if taken_back => groups,
+            _ => &mut self.groups,
+        };
+        groups.update(&keys, &rows, &spec.aggregates)
     }
 
     /// The rows of which some window is open, and what tells their windows. For each other window that has closed the row
@@ -116,28 +139,43 @@ impl Partial {
         Ok((rows, starts))
     }
 
+    /// How many groups are held.
+    fn len(&self) -> usize {
+        self.groups.len() + self.taken_back.as_ref().map_or(0, Groups::len)
+    }
+
     fn send(&mut self, out: &mut Output) -> Result<()> {
         self.earliest_held = i64::MAX;
-        if self.groups.len() == 0 {
-            return Ok(());
+        let leading = self.spec.leading();
+        for (number, groups) in std::iter::once(&mut self.groups).chain(&mut self.taken_back).enumerate() {
+            if groups.len() == 0 {
+                continue;
+            }
+            let failed = |error: DataFusionError| failed(&error, &self.place);
+            let mut columns = groups.take_states().map_err(failed)?;
+            if number > 0 {
+                let states = negative(&columns.split_off(leading)).map_err(|e| failed(e.into()))?;
+                columns.extend(states);
+            }
+            let rows = RecordBatch::try_new(Arc::clone(&self.spec.partial), columns)
+                .map_err(|e| Error::internal("partial groups do not make a batch").because(e))?;
+            out.push(Batch::inserts(rows));
         }
-        let columns = self.groups.take_states().map_err(|error| failed(&error, &self.place))?;
-        let rows = RecordBatch::try_new(Arc::clone(&self.spec.partial), columns)
-            .map_err(|e| Error::internal("partial groups do not make a batch").because(e))?;
-        out.push(Batch::inserts(rows));
         Ok(())
     }
 }
 
 impl Operator for Partial {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
-        if batch.weights.is_some() {
-            return Err(Error::internal("a GROUP BY was planned over rows that are taken back"));
-        }
-        self.take(batch.rows, out).map_err(|error| failed(&error, &self.place))?;
+        let taken = match (&batch.weights, &self.taken_back) {
+            (None, _) => self.take(batch.rows, false, out),
+            (Some(_), Some(_)) => self.take_signed(batch, out),
+            (Some(_), None) => return Err(Error::internal("a GROUP BY was planned over rows that are taken back")),
+        };
+        taken.map_err(|error| failed(&error, &self.place))?;
         self.batches = self.batches.wrapping_add(1);
-        let full = self.groups.len() > MOST_GROUPS
-            || self.batches.is_multiple_of(MEASURE_EVERY) && self.groups.bytes() > MOST_BYTES;
+        let full =
+            self.len() > MOST_GROUPS || self.batches.is_multiple_of(MEASURE_EVERY) && self.groups.bytes() > MOST_BYTES;
         if full { self.send(out) } else { Ok(()) }
     }
 

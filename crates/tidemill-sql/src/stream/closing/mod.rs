@@ -11,6 +11,7 @@ mod held;
 mod ranges;
 mod recipe;
 mod slot;
+mod weighted;
 mod windows;
 
 pub(super) use ranges::RangeFactory;

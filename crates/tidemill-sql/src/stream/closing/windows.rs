@@ -16,6 +16,7 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
 
 use super::held::{Held, restored};
 use super::recipe::{Compiled, Recipe};
+use super::weighted::{is_weighted, net, standing, weighted, with_weight};
 use crate::session::Told;
 use crate::stream::transform::failed;
 
@@ -30,6 +31,13 @@ pub(in crate::stream) struct ClosingInput {
     pub(in crate::stream) schema: SchemaRef,
     pub(in crate::stream) told: Told,
     pub(in crate::stream) route: Vec<usize>,
+}
+
+impl ClosingInput {
+    /// An input of these columns. Where rows are taken back they are held with their weights.
+    pub(in crate::stream) fn new(schema: SchemaRef, told: Told, route: Vec<usize>, changes: bool) -> ClosingInput {
+        ClosingInput { schema: if changes { with_weight(&schema) } else { schema }, told, route }
+    }
 }
 
 /// Leaves of a window's rows those that can still be in the answer: a recipe over the only input, giving its columns.
@@ -129,10 +137,13 @@ impl Closing {
             };
             let window = self.windows[input].entry(start).or_default();
             window.held.push(part);
-            if let Some(prune) = &mut self.prune
-                && window.held.len() > 2 * window.left + PRUNE_AFTER
-            {
-                let left = prune.run(vec![window.held.batches()])?;
+            let schema = &self.inputs[input].schema;
+            let weighs = is_weighted(schema);
+            if (self.prune.is_some() || weighs) && window.held.len() > 2 * window.left + PRUNE_AFTER {
+                let left = match &mut self.prune {
+                    Some(prune) if !weighs => prune.run(vec![window.held.batches()])?,
+                    _ => net(&window.held.batches(), schema)?,
+                };
                 window.left = left.num_rows();
                 window.held.replace(vec![left], &mut self.gone);
             }
@@ -151,10 +162,14 @@ impl Closing {
         let mut inputs: Vec<Vec<RecordBatch>> = vec![Vec::new(); closed.len()];
         let mut rows = 0;
         for start in starts {
-            for (windows, batches) in closed.iter_mut().zip(&mut inputs) {
+            for ((windows, batches), input) in closed.iter_mut().zip(&mut inputs).zip(&self.inputs) {
                 let Some(window) = windows.remove(&start) else { continue };
                 rows += window.held.len();
-                batches.extend(window.held.batches());
+                let held = window.held.batches();
+                match is_weighted(&input.schema) {
+                    true => batches.push(standing(&held, &input.schema)?),
+                    false => batches.extend(held),
+                }
                 self.gone.extend(window.held.forget());
             }
             if rows >= ROWS_A_RUN {
@@ -172,10 +187,15 @@ impl Closing {
 
 impl Operator for Closing {
     fn on_batch(&mut self, input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
-        if batch.weights.is_some() {
-            return Err(Error::internal("windows were planned to be held of rows that are taken back"));
-        }
-        self.take(input, &batch.rows).map_err(|error| failed(&error, &self.place))
+        let schema = &self.inputs[input].schema;
+        let rows = match (is_weighted(schema), &batch.weights) {
+            (true, _) => weighted(batch, schema).map_err(|e| Error::internal("rows have no weights").because(e))?,
+            (false, None) => batch.rows,
+            (false, Some(_)) => {
+                return Err(Error::internal("windows were planned to be held of rows that are not taken back"));
+            }
+        };
+        self.take(input, &rows).map_err(|error| failed(&error, &self.place))
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {

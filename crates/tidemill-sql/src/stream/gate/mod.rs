@@ -16,9 +16,10 @@ use datafusion::logical_expr::Expr;
 use tidemill_model::{Error, Place, Result, Timestamp};
 use tidemill_runtime::Gate;
 
+use crate::catalog::Changes;
 use crate::language::{Dataset, Project, Violation};
 use crate::session::{Planner, SchemaOnly, Tables, checked, lift};
-use row_gate::{RowGate, Rule, Test};
+use row_gate::{Changing, RowGate, Rule, Test};
 
 /// The rules of one dataset.
 #[derive(Debug, Clone)]
@@ -30,6 +31,7 @@ pub struct GateRules {
     checks: Vec<CheckRule>,
     event_time: Option<String>,
     start: Option<Timestamp>,
+    changes: Option<Changes>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,7 +90,13 @@ impl GateRules {
         let not_null = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().clone());
         let not_null = not_null.filter(|name| Some(name) != event_time.as_ref()).collect();
         let (dataset, place) = (dataset.name.clone(), dataset.place.clone());
-        Ok(GateRules { dataset, place, schema: nullable, not_null, checks, event_time, start })
+        Ok(GateRules { dataset, place, schema: nullable, not_null, checks, event_time, start, changes: None })
+    }
+
+    /// The same rules for rows that a changelog brings and takes back.
+    #[must_use]
+    pub fn of_changes(self, changes: Option<Changes>) -> GateRules {
+        GateRules { changes, ..self }
     }
 
     /// The rules in words that are equal when the rules are.
@@ -96,14 +104,18 @@ impl GateRules {
     pub fn definition(&self) -> String {
         let checks: Vec<String> =
             self.checks.iter().map(|check| format!("{} {:?}", check.text, check.policy)).collect();
-        format!("not null {:?}; checks {checks:?}; time {:?}", self.not_null, self.event_time)
+        let changes = self.changes.as_ref().map(|changes| format!("; changes {:?} {:?}", changes.key, changes.deleted));
+        let changes = changes.unwrap_or_default();
+        format!("not null {:?}; checks {checks:?}; time {:?}{changes}", self.not_null, self.event_time)
     }
 
     /// The columns that the rules look at, in the dataset's order; they must be decoded.
     #[must_use]
     pub fn judged(&self) -> Vec<String> {
         let checked = self.checks.iter().flat_map(|check| &check.columns);
-        let all: BTreeSet<&String> = self.not_null.iter().chain(&self.event_time).chain(checked).collect();
+        let changing = self.changes.iter().flat_map(|changes| changes.key.iter().chain(&changes.deleted));
+        let all: BTreeSet<&String> =
+            self.not_null.iter().chain(&self.event_time).chain(checked).chain(changing).collect();
         let in_order = self.schema.fields().iter().map(|field| field.name());
         in_order.filter(|name| all.contains(name)).cloned().collect()
     }
@@ -129,13 +141,17 @@ impl GateRules {
                 .map_err(|e| Error::internal(format!("the column {name} of `{}` is not read", self.dataset)).because(e))
         };
         let mut rules = Vec::new();
-        for name in &self.not_null {
+        let keys = self.changes.as_ref().map_or([].as_slice(), |changes| &changes.key);
+        // Of a row without a key nothing else is worth asking.
+        let others = self.not_null.iter().filter(|name| !keys.contains(name));
+        for name in keys.iter().chain(others) {
             let test = Test::NotNull { column: index(name)? };
             rules.push(Rule {
                 test,
                 reason: format!("{name} null"),
                 detail: format!("{name} is NULL, declared NOT NULL"),
                 policy: Violation::DeadLetter,
+                of_key: keys.contains(name),
             });
         }
         let planned = DFSchema::try_from(decoded.as_ref().clone()).map_err(|e| lift(&e, &self.place))?;
@@ -153,16 +169,27 @@ impl GateRules {
                 reason: words(&check.name, &check.text),
                 detail: format!("CHECK ({})", check.text),
                 policy: check.policy,
+                of_key: false,
             });
         }
         let event_time = self.event_time.as_deref().map(index).transpose()?;
         if let (Some(column), Some(name)) = (event_time, &self.event_time) {
             let (reason, detail) = ("no event time".to_owned(), format!("{name} is NULL"));
-            rules.push(Rule { test: Test::NotNull { column }, reason, detail, policy: Violation::DeadLetter });
+            let (test, policy) = (Test::NotNull { column }, Violation::DeadLetter);
+            // The event time may be a part of the key.
+            rules.push(Rule { test, reason, detail, policy, of_key: keys.contains(name) });
         }
         let output: Vec<usize> =
             accepted.fields().iter().map(|field| index(field.name())).collect::<Result<Vec<usize>>>()?;
-        Ok(Box::new(RowGate::new(self.dataset.clone(), rules, event_time, self.start, output, accepted)))
+        let changing = match &self.changes {
+            None => None,
+            Some(changes) => {
+                let deleted = changes.deleted.as_deref().map(index).transpose()?;
+                Some(Changing { keyed: changes.is_keyed(), deleted })
+            }
+        };
+        let gate = RowGate::new(self.dataset.clone(), rules, event_time, self.start, output, accepted);
+        Ok(Box::new(gate.of_changes(changing)))
     }
 }
 

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_model::{Error, Kind, Result, Timestamp};
-use tidemill_runtime::{Accepted, Gate};
+use tidemill_runtime::{Accepted, Batch, Gate};
 
 use crate::language::Violation;
 use crate::session::truths;
@@ -24,6 +24,18 @@ pub(super) struct Rule {
     pub(super) reason: String,
     pub(super) detail: String,
     pub(super) policy: Violation,
+    /// Whether it is about a column of the key of a changelog.
+    pub(super) of_key: bool,
+}
+
+/// How the rows of a changelog are judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changing {
+    /// Whether a key tells rows apart. Then a row that is refused takes back the one before it: what does not pass does
+    /// not stand, nor does what it replaced.
+    pub(super) keyed: bool,
+    /// The column that is true where the row's key is gone.
+    pub(super) deleted: Option<usize>,
 }
 
 /// What a rule demands.
@@ -46,6 +58,7 @@ pub(super) struct RowGate {
     output: Vec<usize>,
     schema: SchemaRef,
     horizon: Option<(Timestamp, Timestamp)>,
+    changing: Option<Changing>,
 }
 
 /// Rows that break a rule, and why, where the condition itself failed.
@@ -63,7 +76,62 @@ impl RowGate {
         output: Vec<usize>,
         schema: &SchemaRef,
     ) -> RowGate {
-        RowGate { dataset, rules, event_time, start, output, schema: Arc::clone(schema), horizon: None }
+        RowGate { dataset, rules, event_time, start, output, schema: Arc::clone(schema), horizon: None, changing: None }
+    }
+
+    /// The same for rows of a changelog.
+    pub(super) fn of_changes(self, changing: Option<Changing>) -> RowGate {
+        RowGate { changing, ..self }
+    }
+
+    /// The weights of the rows of a changelog; `None` where rows only come.
+    fn weights(&self, batch: &Batch) -> Option<Vec<i64>> {
+        let changing = self.changing?;
+        let mut weights = match &batch.weights {
+            Some(weights) => weights.values().to_vec(),
+            None => vec![1; batch.len()],
+        };
+        if let Some(deleted) = changing.deleted.and_then(|column| batch.rows.column(column).as_boolean_opt()) {
+            for (weight, deleted) in weights.iter_mut().zip(deleted) {
+                if deleted == Some(true) {
+                    *weight = -1;
+                }
+            }
+        }
+        Some(weights)
+    }
+
+    /// Whether a row of a changelog needs no judging by a rule, as it is taken back. One that was refused when it came is
+    /// not there to be taken back.
+    fn is_taken_back(
+        &self,
+        rule: Option<&Rule>,
+        weights: Option<&[i64]>,
+        keep: &mut Option<Vec<bool>>,
+        row: usize,
+    ) -> bool {
+        let (Some(changing), Some(weights)) = (self.changing, weights) else { return false };
+        if weights[row] > 0 || rule.is_some_and(|rule| rule.of_key) {
+            return false;
+        }
+        if !changing.keyed && rule.is_none_or(|rule| rule.policy != Violation::Warn) {
+            keep.get_or_insert_with(|| vec![true; weights.len()])[row] = false;
+        }
+        true
+    }
+
+    /// Leaves a row out. Of a changelog by key it takes back what stands.
+    fn refuse(
+        &self,
+        of_key: bool,
+        weights: Option<&mut [i64]>,
+        keep: &mut Option<Vec<bool>>,
+        (row, rows): (usize, usize),
+    ) {
+        match weights {
+            Some(weights) if !of_key && self.changing.is_some_and(|changing| changing.keyed) => weights[row] = -1,
+            _ => keep.get_or_insert_with(|| vec![true; rows])[row] = false,
+        }
     }
 
     /// The accepted columns of the rows that are kept.
@@ -102,14 +170,18 @@ impl RowGate {
 }
 
 impl Gate for RowGate {
-    fn accept(&mut self, batch: RecordBatch) -> Result<Accepted> {
+    fn accept(&mut self, batch: Batch) -> Result<Accepted> {
+        let mut weights = self.weights(&batch);
+        let batch = batch.rows;
         let rows = batch.num_rows();
         let mut keep: Option<Vec<bool>> = None;
         let (mut dead, mut dropped, mut warned, mut before_start) = (Vec::new(), 0, 0, 0);
         for rule in &self.rules {
             let Some(broken) = rule.broken(&batch)? else { continue };
             for row in broken.rows.set_indices() {
-                if keep.as_ref().is_some_and(|keep| !keep[row]) {
+                if keep.as_ref().is_some_and(|keep| !keep[row])
+                    || self.is_taken_back(Some(rule), weights.as_deref(), &mut keep, row)
+                {
                     continue;
                 }
                 match rule.policy {
@@ -127,7 +199,7 @@ impl Gate for RowGate {
                             .fact("the policy is FAIL: nothing of this epoch is committed; ON VIOLATION DEAD LETTER goes on without the row"));
                     }
                 }
-                keep.get_or_insert_with(|| vec![true; rows])[row] = false;
+                self.refuse(rule.of_key, weights.as_deref_mut(), &mut keep, (row, rows));
             }
         }
         let times = self.event_time.map(|column| in_micros(batch.column(column))).transpose()?;
@@ -135,15 +207,35 @@ impl Gate for RowGate {
             let values = times.as_primitive::<TimestampMicrosecondType>().values();
             // Before a gate refuses NULLs their slots hold anything; those rows are not kept already.
             for (row, _) in values.iter().enumerate().filter(|(_, at)| **at < start.0) {
-                let keep = keep.get_or_insert_with(|| vec![true; rows]);
-                before_start += u64::from(keep[row]);
-                keep[row] = false;
+                if keep.as_ref().is_some_and(|keep| !keep[row])
+                    || self.is_taken_back(None, weights.as_deref(), &mut keep, row)
+                {
+                    continue;
+                }
+                before_start += 1;
+                self.refuse(false, weights.as_deref_mut(), &mut keep, (row, rows));
             }
         }
         // A row's first fate decides, so dead letters come out by rule; readers expect them by row.
         dead.sort_by_key(|(row, _, _)| *row);
-        let newest = times.as_ref().and_then(|times| self.newest(times, keep.as_deref()));
-        let batch = self.let_through(&batch, keep.as_deref())?;
+        // What is taken back says nothing of the present.
+        let comes = weights.as_ref().map(|weights| {
+            let kept = |row: usize| keep.as_ref().is_none_or(|keep| keep[row]);
+            weights.iter().enumerate().map(|(row, weight)| *weight > 0 && kept(row)).collect::<Vec<bool>>()
+        });
+        let newest = times.as_ref().and_then(|times| self.newest(times, comes.as_deref().or(keep.as_deref())));
+        let rows = self.let_through(&batch, keep.as_deref())?;
+        let weights = weights.map(|weights| {
+            let kept = |row: usize| keep.as_ref().is_none_or(|keep| keep[row]);
+            weights
+                .into_iter()
+                .enumerate()
+                .filter(|(row, _)| kept(*row))
+                .map(|(_, weight)| weight)
+                .collect::<Vec<i64>>()
+        });
+        let weights = weights.filter(|weights| weights.iter().any(|weight| *weight != 1)).map(Int64Array::from);
+        let batch = Batch { rows, weights };
         Ok(Accepted { batch, dead, newest, dropped, warned, before_start })
     }
 

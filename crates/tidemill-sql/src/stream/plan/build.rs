@@ -99,7 +99,7 @@ impl<'a> Builder<'a> {
         let place = &walk.statement.place;
         match plan {
             LogicalPlan::TableScan(scan) => {
-                let mut stream = self.scan(scan)?;
+                let mut stream = self.scan(scan, walk.statement)?;
                 let schema = Arc::clone(&scan.projected_schema);
                 // Rows without any column could not be counted.
                 if !schema.fields().is_empty() && schema.fields() != stream.schema().fields() {

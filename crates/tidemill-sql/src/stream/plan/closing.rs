@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::Route;
 
-use super::build::{Builder, Walk, not_yet, uncompiled};
+use super::build::{Builder, Walk, uncompiled};
 use super::pending::Stream;
 use super::refuse::at_word;
 use crate::session::guarded::{arrow_schema, columns};
@@ -56,9 +56,10 @@ impl Builder<'_> {
         if let Over::Endless(reason) = reach {
             return Err(endless(reason, &calls(&nodes), &walk.statement.place));
         }
+        self.in_time(base, &walk.statement.place, "over", "OVER (…)")?;
         let input = self.walk(base, Walk { emission: Emission::Once, ..walk })?;
-        if input.changes {
-            return Err(not_yet(&walk.statement.place, "over", "OVER (…) of results that change"));
+        if input.changes && matches!(reach, Over::Range { .. }) {
+            return Err(changing_frame(&walk.statement.place));
         }
         let route = common_columns(&calls(&nodes), input.schema());
         match reach {
@@ -79,7 +80,8 @@ impl Builder<'_> {
         let failed = |error: DataFusionError| uncompiled(&error, &walk.statement.place);
         let leaf = input_of(0, input.schema()).map_err(failed)?;
         let prune = match (nodes, walk.most) {
-            ([only], Some(most)) if std::ptr::eq(most.window, *only) => {
+            // Of rows that may be taken back the next ones matter too.
+            ([only], Some(most)) if std::ptr::eq(most.window, *only) && !input.changes => {
                 Some(Prune(self.best(only, &leaf, input.schema(), most.rank).map_err(failed)?))
             }
             _ => None,
@@ -90,7 +92,7 @@ impl Builder<'_> {
         };
         let recipe = Recipe::new(stacked(nodes, leaf).map_err(failed)?, 1, self.state);
         let size = told.size;
-        let inputs = vec![ClosingInput { schema: arrow_schema(input.schema()), told, route }];
+        let inputs = vec![ClosingInput::new(arrow_schema(input.schema()), told, route, input.changes)];
         let text = format!("{} over {size} windows{words}, given out once when a window closes", call_words(nodes));
         self.closing(
             plan,
@@ -142,8 +144,9 @@ impl Builder<'_> {
         Ok(Stream::of(node, Arc::clone(plan.schema()), false).timed(self.time_of(plan)))
     }
 
-    /// A GROUP BY with aggregates that depend on the order of rows: the rows are held until their window closes.
-    pub(super) fn ordered_groups(&mut self, plan: &LogicalPlan, node: &GroupBy, walk: Walk<'_>) -> Result<Stream> {
+    /// A GROUP BY with aggregates that depend on the order of rows, or have no inverse where rows are taken back: the rows
+    /// are held until their window closes.
+    pub(super) fn held_groups(&mut self, plan: &LogicalPlan, node: &GroupBy, walk: Walk<'_>) -> Result<Stream> {
         let place = &walk.statement.place;
         let failed = |error: DataFusionError| uncompiled(&error, place);
         let meanings = self.meanings(&node.input);
@@ -158,10 +161,8 @@ impl Builder<'_> {
         let Some((column, told)) = windows.min_by_key(|(_, told)| (told.size, told.is_end)) else {
             return Err(self.unordered(node, place));
         };
+        self.in_time(&node.input, place, "group", "GROUP BY")?;
         let mut input = self.walk(&node.input, Walk { emission: Emission::Once, ..walk })?;
-        if input.changes {
-            return Err(not_yet(place, "group", "GROUP BY over results that change"));
-        }
         let needed: BTreeSet<Column> =
             node.group_expr.iter().chain(&node.aggr_expr).flat_map(Expr::column_refs).cloned().collect();
         input.prune(&needed).map_err(failed)?;
@@ -179,7 +180,7 @@ impl Builder<'_> {
         let text =
             format!("{} by {} windows of whole rows, given out once when a window closes", of.join(", "), told.size);
         let route = route.into_iter().collect();
-        let inputs = vec![ClosingInput { schema: arrow_schema(input.schema()), told, route }];
+        let inputs = vec![ClosingInput::new(arrow_schema(input.schema()), told, route, input.changes)];
         let factory = ClosingFactory { inputs, recipe, prune: None, text, place: place.clone() };
         let orders: HashSet<&[Sort]> = node.aggr_expr.iter().filter_map(kept_in_order).collect();
         self.closing(plan, vec![input], factory, ("ordered", walk)).map_err(|error| match orders.len() {
@@ -345,6 +346,16 @@ fn call_words(nodes: &[&Window]) -> String {
     };
     let names: Vec<String> = nodes.iter().rev().flat_map(|node| &node.window_expr).filter_map(name).collect();
     names.join(", ")
+}
+
+/// A frame of time over rows that are taken back.
+fn changing_frame(place: &Place) -> Error {
+    let at = at_word(place, "over").unwrap_or_else(|| place.clone());
+    Error::new(Kind::Plan, "P225", "a frame of time over rows that change is not available in a stream")
+        .at(&at)
+        .label("a row that is taken back would change what later rows were given")
+        .fact("PARTITION BY window_start of TUMBLE(table, time, INTERVAL '…'): the rows that stand when a window closes are taken")
+        .fact("or compute it in an interval run: tidemill run PIPELINE --interval START/PERIOD")
 }
 
 fn endless(reason: &str, calls: &[Expr], place: &Place) -> Error {

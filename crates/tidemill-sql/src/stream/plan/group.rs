@@ -44,7 +44,7 @@ impl Builder<'_> {
                 .fact("write one INSERT for each grouping"));
         }
         if node.aggr_expr.iter().any(|expr| ordered_call(expr).is_some()) {
-            return self.ordered_groups(plan, node, walk);
+            return self.held_groups(plan, node, walk);
         }
         let meanings = self.meanings(&node.input);
         let meanings: Vec<Meaning> =
@@ -53,31 +53,44 @@ impl Builder<'_> {
         if keys.window.is_none() {
             return self.running(plan, node, walk);
         }
+        if self.changing(&node.input).is_some() {
+            return self.windows_of_changes(plan, node, &keys, walk);
+        }
+        self.windowed_groups(plan, node, &keys, walk)
+    }
+
+    /// A GROUP BY by windows. Of rows that are taken back the states are subtracted.
+    pub(super) fn windowed_groups(
+        &mut self,
+        plan: &LogicalPlan,
+        node: &GroupBy,
+        keys: &Keys,
+        walk: Walk<'_>,
+    ) -> Result<Stream> {
+        let place = &walk.statement.place;
         let failed = |error: DataFusionError| uncompiled(&error, place);
         let panes = match &keys.window {
-            Some((.., size, _)) if !size.tiles() && self.only_groups_by_windows(node, &keys) => {
+            Some((.., size, _)) if !size.tiles() && self.only_groups_by_windows(node, keys) => {
                 self.without_windows(&node.input, *size).map_err(failed)?
             }
             _ => None,
         };
         let partition = match (&panes, &keys.window) {
-            (Some(_), Some((.., WindowSize::Session { .. }, _))) => self.session_keys(node, &keys, walk)?,
+            (Some(_), Some((.., WindowSize::Session { .. }, _))) => self.session_keys(node, keys, walk)?,
             _ => Vec::new(),
         };
         let below = panes.as_ref().unwrap_or(&node.input);
         let mut input = self.walk(below, Walk { emission: Emission::Once, ..walk })?;
-        if input.changes {
-            return Err(super::build::not_yet(place, "group", "GROUP BY over results that change"));
-        }
-        input.prune(&needed(node, &keys)).map_err(failed)?;
+        let retracts = input.changes;
+        input.prune(&needed(node, keys)).map_err(failed)?;
         let spec =
-            Arc::new(spec(plan, node, &keys, panes.is_some().then_some(partition), input.schema()).map_err(failed)?);
+            Arc::new(spec(plan, node, keys, panes.is_some().then_some(partition), input.schema()).map_err(failed)?);
         let from = self.place(&input, walk.statement)?;
-        let text = words(node, &keys);
+        let text = words(node, keys);
         let (of, first, at) = (Arc::clone(&spec), format!("pre-aggregate {text}"), place.clone());
         let late = LateHome::of(self.pipeline, &walk.statement.name);
         let partial: Arc<dyn OperatorFactory> = match spec.session {
-            None => Arc::new(PartialFactory { spec: of, late, text: first, place: at }),
+            None => Arc::new(PartialFactory { spec: of, late, retracts, text: first, place: at }),
             Some(_) => Arc::new(SessionPartialFactory { spec: of, text: first, place: at }),
         };
         let partial = self.add_operator(walk.statement, "partial", partial);
@@ -106,7 +119,17 @@ impl Builder<'_> {
 }
 
 impl Keys {
-    fn of(meanings: &[Meaning]) -> Keys {
+    /// Whether a window is among them.
+    pub(super) fn has_window(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// The length of the window.
+    pub(super) fn size(&self) -> Option<WindowSize> {
+        self.window.as_ref().map(|(_, _, size, _)| *size)
+    }
+
+    pub(super) fn of(meanings: &[Meaning]) -> Keys {
         let bounds = meanings.iter().enumerate().filter_map(|(at, meaning)| match meaning {
             Meaning::Start { size, behind } => Some((at, false, *size, behind.clone())),
             Meaning::End { size, behind } => Some((at, true, *size, behind.clone())),

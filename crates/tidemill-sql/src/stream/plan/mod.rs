@@ -4,6 +4,7 @@
 //! fingerprints included.
 
 mod build;
+mod changing;
 mod closing;
 mod group;
 mod join;

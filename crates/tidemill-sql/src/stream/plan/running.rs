@@ -210,6 +210,12 @@ impl Builder<'_> {
                 };
                 Some((0..node.group_expr.len()).filter(|at| !follows(*at)).collect())
             }
+            LogicalPlan::TableScan(scan) => {
+                let key = self.sources.get(scan.table_name.table())?.changes.as_ref()?.key.iter();
+                let key: Option<Vec<usize>> =
+                    key.map(|name| scan.projected_schema.index_of_column_by_name(None, name)).collect();
+                key.filter(|key| !key.is_empty())
+            }
             LogicalPlan::Filter(node) => self.key_of(&node.input),
             LogicalPlan::SubqueryAlias(node) => self.key_of(&node.input),
             LogicalPlan::Projection(node) => {

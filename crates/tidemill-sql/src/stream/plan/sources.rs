@@ -9,15 +9,17 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use tidemill_model::{Error, Result};
-use tidemill_runtime::{Decoder, Gate, NodeId, NodeKind, ReadHints, SourceNode, SourceTime};
+use tidemill_runtime::{Decoder, Gate, NodeId, NodeKind, OperatorFactory, ReadHints, Route, SourceNode, SourceTime};
 
 use super::build::Builder;
 use super::pending::Stream;
 use super::statement::Statement;
+use crate::catalog::{Changes, decoder_of};
 use crate::language::Dataset;
-use crate::session::guarded::looked_up;
+use crate::session::guarded::{columns, looked_up};
 use crate::session::{accepted_schema, lift};
 use crate::stream::GateRules;
+use crate::stream::current::CurrentFactory;
 
 type MakeGate = Arc<dyn Fn() -> Result<Box<dyn Gate>> + Send + Sync>;
 type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
@@ -27,6 +29,8 @@ type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
 pub(super) struct Placed {
     pub(super) node: NodeId,
     pub(super) schema: SchemaRef,
+    /// How its records change rows, when it is a changelog.
+    pub(super) changes: Option<Changes>,
 }
 
 impl Builder<'_> {
@@ -60,10 +64,16 @@ impl Builder<'_> {
         let dataset = self.catalog.dataset(name)?;
         let spec = self.catalog.spec(name, self.side)?;
         let start = self.pipeline.start;
+        let changes = self.catalog.changes(name, self.side)?;
         let rules = GateRules::new(self.catalog.project(), self.state, dataset, &spec.schema, start)?;
-        let accepted = columns_of(&accepted_schema(dataset, &spec.schema), wanted);
+        let rules = rules.of_changes(changes.clone());
+        let key = changes.iter().flat_map(|changes| &changes.key);
+        let wanted: Vec<String> = wanted.iter().chain(key).cloned().collect();
+        let accepted = columns_of(&accepted_schema(dataset, &spec.schema), &wanted);
+        let keyed = changes.as_ref().is_some_and(Changes::is_keyed);
+        let accepted = if keyed { nullable(&accepted) } else { accepted };
         // A batch counts its rows by its columns, so there is always one.
-        let decoded = match rules.decoded(wanted) {
+        let decoded = match rules.decoded(&wanted) {
             none if none.fields().is_empty() => columns_of(&spec.schema, &first_column(&spec.schema)),
             some => some,
         };
@@ -76,9 +86,10 @@ impl Builder<'_> {
         let decoder: Option<MakeDecoder> = match spec.format.clone() {
             None => None,
             Some(format) => {
-                let decoded = Arc::clone(&decoded);
-                format.decoder(Arc::clone(&decoded)).map_err(|error| error.at(&dataset.place))?;
-                Some(Arc::new(move || format.decoder(Arc::clone(&decoded))))
+                let (decoded, of) = (Arc::clone(&decoded), changes.clone());
+                let make = move || decoder_of(format.as_ref(), Arc::clone(&decoded), of.as_ref());
+                make().map_err(|error| error.at(&dataset.place))?;
+                Some(Arc::new(make))
             }
         };
         let source = self.catalog.source(name, self.side)?;
@@ -92,7 +103,7 @@ impl Builder<'_> {
         let dataset = name.to_owned();
         let kind = SourceNode { dataset, source, hints, decoder, gate, time, schema, rules: Arc::new(definition) };
         let node = self.graph.add(name, NodeKind::Source(kind));
-        Ok(Placed { node, schema: accepted })
+        Ok(Placed { node, schema: accepted, changes })
     }
 
     fn source_time(&self, dataset: &Dataset) -> Result<Option<SourceTime>> {
@@ -109,20 +120,82 @@ impl Builder<'_> {
     }
 
     /// The rows of a scan.
-    pub(super) fn scan(&self, scan: &TableScan) -> Result<Stream> {
+    pub(super) fn scan(&mut self, scan: &TableScan, statement: &Statement) -> Result<Stream> {
         let name = scan.table_name.table();
-        let placed =
-            self.sources.get(name).ok_or_else(|| Error::internal(format!("the source `{name}` was not planned")))?;
+        let placed = self.sources.get(name).cloned();
+        let placed = placed.ok_or_else(|| Error::internal(format!("the source `{name}` was not planned")))?;
         let failed = |error| lift(&error, &self.pipeline.place);
         let all = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &placed.schema).map_err(failed)?;
         let clause = self.catalog.dataset(name)?.watermark.as_ref();
         let time = clause.and_then(|clause| placed.schema.index_of(&clause.column).ok());
-        let mut stream = Stream::of(placed.node, Arc::new(all), false).timed(time);
+        let mut stream = Stream::of(placed.node, Arc::new(all), placed.changes.is_some()).timed(time);
+        match &placed.changes {
+            Some(changes) if changes.is_keyed() => stream = self.current(stream, scan, &changes.key, statement)?,
+            Some(_) => {
+                let name = &statement.name;
+                let note = format!(
+                    "{name}: `{}` has no PRIMARY KEY, so a change that was written twice counts twice",
+                    scan.table_name.table()
+                );
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+            }
+            None => {}
+        }
         for filter in &scan.filters {
             stream.filter(filter.clone());
         }
         Ok(stream)
     }
+}
+
+impl Builder<'_> {
+    /// The rows of a changelog by key: those that a statement needs, as changes. Each statement keeps a table of its own, of
+    /// the columns that it needs, so that none depends on what others read.
+    fn current(
+        &mut self,
+        mut stream: Stream,
+        scan: &TableScan,
+        key: &[String],
+        statement: &Statement,
+    ) -> Result<Stream> {
+        let (name, place) = (scan.table_name.table(), statement.place.clone());
+        let failed = |error| lift(&error, &place);
+        let wanted: Vec<String> = scan.projected_schema.fields().iter().map(|field| field.name().clone()).collect();
+        let wanted: Vec<String> = wanted.iter().chain(key).cloned().collect();
+        let dataset = self.catalog.dataset(name)?;
+        let spec = self.catalog.spec(name, self.side)?;
+        let schema = columns_of(&accepted_schema(dataset, &spec.schema), &wanted);
+        let time = dataset.watermark.as_ref().and_then(|clause| schema.index_of(&clause.column).ok());
+        let of =
+            |schema: &SchemaRef| DFSchema::try_from_qualified_schema(scan.table_name.clone(), schema).map(Arc::new);
+        if stream.schema().fields().len() != schema.fields().len() {
+            let narrow = of(&nullable(&schema)).map_err(failed)?;
+            stream.project(columns(&narrow), narrow);
+        }
+        let missing = |e| Error::internal(format!("`{name}` is read without its key")).because(e);
+        let key = key.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<usize>, _>>().map_err(missing)?;
+        let names: Vec<&str> = key.iter().map(|at| schema.field(*at).name().as_str()).collect();
+        let text = format!(
+            "rows of {name} that stand, by {}, in a table of {} columns",
+            names.join(", "),
+            schema.fields().len()
+        );
+        let from = self.place(&stream, statement)?;
+        let factory = CurrentFactory { schema: Arc::clone(&schema), key: key.clone(), text, place: place.clone() };
+        // Made once here so that what is wrong is told by the plan, not by the run.
+        factory.create(0, 1)?;
+        let node = self.add_operator(statement, "current", Arc::new(factory));
+        self.graph.connect(from, node, 0, Route::Hash(key));
+        Ok(Stream::of(node, of(&schema).map_err(failed)?, true).timed(time))
+    }
+}
+
+/// The same columns, each of which may be NULL.
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Calls `found` for each scan that is read as a stream, left to right.

@@ -138,7 +138,7 @@ fn by_key(mode: &mut WriteMode, of_query: Option<Vec<usize>>, statement: &Statem
         |columns: &[usize]| -> Vec<String> { columns.iter().map(|at| schema.field(*at).name().clone()).collect() };
     let Some(of_query) = of_query else {
         return Err(refuse("nothing is known to tell the rows of this query apart")
-            .fact("select all columns of its GROUP BY, or keep the result in a MATERIALIZED VIEW"));
+            .fact("select all columns of its GROUP BY, or of the PRIMARY KEY that it reads; or keep the result in a MATERIALIZED VIEW"));
     };
     if let Some(missing) = names(&of_query).into_iter().find(|name| !key.contains(name)) {
         return Err(refuse(&format!("`{missing}` is not in the PRIMARY KEY"))

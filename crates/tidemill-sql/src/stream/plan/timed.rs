@@ -196,9 +196,10 @@ fn unbounded(join: &Join, at: &Place) -> Error {
 
 /// A side that takes rows back.
 fn changing(at: &Place) -> Error {
-    Error::new(Kind::Plan, "P130", "JOIN over results that change is not available in a stream yet")
+    Error::new(Kind::Plan, "P130", "JOIN over rows that change is not available in a stream yet")
         .at(at)
         .fact("join before grouping; or group by window_start, window_end, whose results are final, and join those")
+        .fact("or join windows of both sides, ON l.window_start = r.window_start AND …: the rows that stand when a window closes")
 }
 
 fn words(join: &Join, bounds: TimeBounds) -> String {

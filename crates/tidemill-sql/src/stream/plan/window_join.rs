@@ -28,11 +28,11 @@ impl Builder<'_> {
         if exprs.into_iter().any(has_subquery) {
             return Err(not_yet(place, "join", "a subquery in a join's condition"));
         }
+        for side in [&join.left, &join.right] {
+            self.in_time(side, place, "join", "a join")?;
+        }
         let once = Walk { emission: Emission::Once, ..walk };
         let streams = vec![self.walk(&join.left, once)?, self.walk(&join.right, once)?];
-        if streams.iter().any(|stream| stream.changes) {
-            return Err(not_yet(place, "join", "a join of results that change"));
-        }
         let failed = |error: DataFusionError| uncompiled(&error, place);
         let (mut left_route, mut right_route) = (vec![l.column], vec![r.column]);
         for (of_left, of_right) in &join.on {
@@ -45,8 +45,9 @@ impl Builder<'_> {
             }
         }
         let text = format!("join of {} windows, given out once when a window closes", l.size);
-        let input =
-            |stream: &Stream, told: Told, route| ClosingInput { schema: arrow_schema(stream.schema()), told, route };
+        let input = |stream: &Stream, told: Told, route| {
+            ClosingInput::new(arrow_schema(stream.schema()), told, route, stream.changes)
+        };
         let inputs = vec![input(&streams[0], l, left_route), input(&streams[1], r, right_route)];
         let joined = Join::try_new(
             Arc::new(input_of(0, streams[0].schema()).map_err(failed)?),

@@ -20,7 +20,7 @@ use super::aggregate::GroupSpec;
 pub(super) use finish::RunningFactory;
 pub(super) use partial::CountPartialFactory;
 pub(super) use recompute::{KeyByFactory, RecomputeFactory};
-pub(super) use signed::is_linear;
+pub(super) use signed::{by_sign, is_linear, negative};
 
 /// A GROUP BY without a window, compiled.
 #[derive(Debug)]

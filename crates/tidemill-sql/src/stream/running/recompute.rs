@@ -20,6 +20,7 @@ use tidemill_model::{Epoch, Error, Kind, Place, Result};
 use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
 
 use super::Spec;
+use super::results::taken_back;
 use crate::session::values;
 use crate::stream::aggregate::Groups;
 use crate::stream::state::{KeyLog, Layout};
@@ -221,7 +222,7 @@ impl Recompute {
                     self.members.remove(&row);
                 }
                 less if less < 0 => {
-                    return datafusion::common::internal_err!("a row of a group was taken back that is not in it");
+                    return Err(DataFusionError::External(Box::new(taken_back())));
                 }
                 _ => {
                     self.rows.put(&row, weights.row(number));

@@ -9,6 +9,8 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Rec
 use arrow::compute::{and, concat_batches, filter_record_batch, not, nullif, or};
 use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::error::DataFusionError;
+use tidemill_model::{Error, Kind};
 use tidemill_runtime::Batch;
 
 use super::RunningSpec;
@@ -34,8 +36,14 @@ impl RunningSpec {
             column.cloned().ok_or_else(|| internal_datafusion_err!("a count is no integer"))
         };
         let there = match self.rows {
-            Some(at) if !self.is_global() => number(at)?.iter().map(|rows| Some(rows.unwrap_or(0) > 0)).collect(),
-            _ => BooleanArray::from(vec![true; count]),
+            Some(at) => {
+                let rows = number(at)?;
+                if rows.iter().flatten().any(|rows| rows < 0) {
+                    return Err(DataFusionError::External(Box::new(taken_back())));
+                }
+                rows.iter().map(|rows| Some(self.is_global() || rows.unwrap_or(0) > 0)).collect()
+            }
+            None => BooleanArray::from(vec![true; count]),
         };
         let empty = self
             .sums
@@ -52,6 +60,13 @@ impl RunningSpec {
         let rows = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?;
         Ok(Standing { rows, there })
     }
+}
+
+/// The error of rows that went and never came, which only a changelog without a key can say.
+pub(super) fn taken_back() -> Error {
+    Error::new(Kind::Data, "D160", "a row was taken back that never came")
+        .fact("in a changelog without a PRIMARY KEY the `before` of each change has to be the row as it was, after the change that brought it")
+        .fact("declare a PRIMARY KEY if a key tells its rows apart: then the last record of a key counts")
 }
 
 /// What changed. `old` are the results of the first groups of `new`, in the same order; the other groups are new.

@@ -25,12 +25,12 @@ pub(in crate::stream) fn is_linear(function: &AggregateFunctionExpr) -> Result<b
 }
 
 /// The states of rows that are taken back, to be added.
-pub(super) fn negative(states: &[ArrayRef]) -> Result<Vec<ArrayRef>, ArrowError> {
+pub(in crate::stream) fn negative(states: &[ArrayRef]) -> Result<Vec<ArrayRef>, ArrowError> {
     states.iter().map(|state| neg_wrapping(state)).collect()
 }
 
 /// The inserted and the retracted rows of a batch, each as often as its weight says.
-pub(super) fn by_sign(batch: Batch) -> Result<[Option<RecordBatch>; 2], ArrowError> {
+pub(in crate::stream) fn by_sign(batch: Batch) -> Result<[Option<RecordBatch>; 2], ArrowError> {
     let Some(weights) = &batch.weights else { return Ok([Some(batch.rows), None]) };
     if weights.values().iter().all(|weight| *weight == 1) {
         return Ok([Some(batch.rows), None]);

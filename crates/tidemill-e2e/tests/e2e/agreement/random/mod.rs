@@ -117,6 +117,7 @@ fn input(table: &Table, from: Timestamp, random: &mut Rng) -> Input {
         timeless: if random.u32(0..6) == 0 { 0.02 } else { 0.0 },
         grain: *one(&[Duration::ZERO, Duration::from_millis(1), Duration::from_secs(1)], random),
         words: words.map(|column| (column.name.clone(), column.values.clone())).collect(),
+        changes: None,
     }
 }
 
