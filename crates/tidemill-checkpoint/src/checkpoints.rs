@@ -3,7 +3,7 @@
 //! ```text
 //! pipelines/<pipeline>/epochs/<20 digits>.json            the manifest of an epoch
 //! pipelines/<pipeline>/state/<20 digits>-<crc>.bin        all state chunks that the epoch wrote
-//! pipelines/<pipeline>/dead_letters/<dataset>/…           see `dead_letters.rs`; `late/` beside it, too
+//! pipelines/<pipeline>/dead_letters/<dataset>/…           see `dead_letters.rs`; `late/` and `replayed/` beside it, too
 //! pipelines/<pipeline>/published                          the manifest that every sink is known to have committed
 //! ```
 //!

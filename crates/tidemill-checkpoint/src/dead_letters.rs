@@ -53,6 +53,12 @@ impl Checkpoints {
         Ok(standing(names, from, as_of.epoch))
     }
 
+    /// The epoch of a file that holds the dead letters of a stream; `None` for one of an interval's run.
+    #[must_use]
+    pub fn letters_of(file: &str) -> Option<Epoch> {
+        if interval_of(file).is_some() { None } else { epoch_of(file) }
+    }
+
     /// A file named by [`Checkpoints::dead_letter_files`]; `None` when it was replaced since.
     ///
     /// # Errors
@@ -82,7 +88,7 @@ impl Checkpoints {
     }
 
     pub(crate) fn remove_dead_letters_after(&self, epoch: Epoch) -> Result<()> {
-        for kind in ["dead_letters", "late"] {
+        for kind in ["dead_letters", "late", "replayed"] {
             for name in self.store().list(&format!("{}/{kind}/", self.root()))? {
                 if epoch_of(&name).is_some_and(|of| of > epoch) {
                     self.store().delete(&name)?;

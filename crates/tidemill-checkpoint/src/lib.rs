@@ -15,6 +15,7 @@ mod manifest;
 mod rebuild;
 mod recovery;
 mod remote;
+mod replayed;
 
 pub use blob::{BlobStore, Fault, Memory};
 pub use checkpoints::Checkpoints;
@@ -25,3 +26,4 @@ pub use manifest::{ChunkRef, Counters, Manifest, OperatorState, SinkState, Sourc
 pub use rebuild::{Fate, fates, switch};
 pub use recovery::{Recovery, recover};
 pub use remote::RemoteStore;
+pub use replayed::{LetterId, Letters, reentered};

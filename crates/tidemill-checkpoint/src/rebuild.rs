@@ -4,9 +4,9 @@
 //! **Invariant:** the new manifest stands at exactly the offsets of the old one. Whatever is kept goes on as if nothing
 //! had happened, and whatever was computed anew has seen the same input, no row more and no row less.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidemill_model::{Error, Result};
+use tidemill_model::{Error, Offset, Result, SplitId};
 
 use crate::{Counters, Manifest};
 
@@ -58,7 +58,7 @@ pub fn fates(latest: &Manifest, plan: &[(String, String)]) -> Vec<(String, Fate)
 
 /// Puts what was computed anew in the place of what it replaces. `anew` is the epoch as drafted from the new reading
 /// alone; `kept` are the stateful operators that it did not compute, `datasets` what it read and computed: their dead
-/// letters were found anew.
+/// letters were found anew. Splits in `from` were read from there on, all others from their beginning.
 ///
 /// # Errors
 /// Internal, when the new reading did not read exactly what the record has.
@@ -67,10 +67,14 @@ pub fn switch(
     anew: Manifest,
     kept: &BTreeSet<String>,
     datasets: &BTreeSet<String>,
+    from: &BTreeMap<String, BTreeMap<SplitId, Offset>>,
 ) -> Result<Manifest> {
     for (source, progress) in &anew.sources {
         let before = record.sources.get(source).into_iter().flat_map(|source| &source.splits);
         for (id, split) in before.filter(|(_, split)| split.is_begun()) {
+            if from.get(source).is_some_and(|splits| splits.contains_key(id)) {
+                continue;
+            }
             let read = progress.splits.get(id).map(|split| split.rows);
             if read != Some(split.rows) {
                 let message = format!("{read:?} records of {source} split {id} were read anew, not {}", split.rows);
@@ -83,7 +87,7 @@ pub fn switch(
     manifest.state.extend(kept_state.map(|(node, state)| (node.clone(), state.clone())));
     let kept_views = record.views.iter().filter(|(_, view)| kept.contains(&view.node));
     manifest.views.extend(kept_views.map(|(name, view)| (name.clone(), view.clone())));
-    manifest.counters = counters(record, &anew, datasets, kept.is_empty());
+    manifest.counters = counters(record, &anew, datasets, kept.is_empty() && from.is_empty());
     manifest.dead_from = record.dead_from.clone();
     manifest.dead_from.extend(datasets.iter().map(|dataset| (dataset.clone(), manifest.epoch)));
     Ok(manifest)
@@ -103,9 +107,7 @@ fn counters(record: &Manifest, anew: &Manifest, datasets: &BTreeSet<String>, who
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use tidemill_model::{Epoch, Offset, SplitId, Timestamp, Watermark};
+    use tidemill_model::{Epoch, Timestamp, Watermark};
 
     use super::*;
     use crate::{ChunkRef, OperatorState, SourceProgress, SplitProgress, ViewState};
@@ -168,7 +170,7 @@ mod tests {
 
         let kept = BTreeSet::from(["w".to_owned()]);
         let datasets = BTreeSet::from(["orders".to_owned(), "v".to_owned()]);
-        let switched = switch(&record(), anew.clone(), &kept, &datasets).expect("switches");
+        let switched = switch(&record(), anew.clone(), &kept, &datasets, &BTreeMap::new()).expect("switches");
         assert_eq!((switched.epoch, &switched.sources), (Epoch(6), &record().sources), "offsets do not move");
         let fingerprints: Vec<(&str, &str)> =
             switched.state.iter().map(|(node, state)| (node.as_str(), state.fingerprint.as_str())).collect();
@@ -183,6 +185,10 @@ mod tests {
 
         let other = SourceProgress { watermark: None, ..source(39) };
         anew.sources.insert("orders".to_owned(), other);
-        switch(&record(), anew, &kept, &datasets).expect_err("a row is missing");
+        let all = BTreeMap::new();
+        switch(&record(), anew.clone(), &kept, &datasets, &all).expect_err("a row is missing");
+        let part = BTreeMap::from([("orders".to_owned(), BTreeMap::from([(SplitId::new("0"), Offset::number(10))]))]);
+        let switched = switch(&record(), anew, &kept, &datasets, &part).expect("that is what was asked");
+        assert_eq!((&switched.sources, switched.counters.rows_read), (&record().sources, 40));
     }
 }

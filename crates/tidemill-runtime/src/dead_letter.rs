@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
-use tidemill_model::{Error, Result};
+use tidemill_model::{Error, Kind, Result};
 
 /// A row that is kept beside the results instead of being lost.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,11 +79,27 @@ pub fn rows_as_json(rows: &RecordBatch) -> Vec<String> {
     (0..rows.num_rows()).map(one).collect()
 }
 
-/// The schema of every `NAME.dead_letters` table.
-#[must_use]
-pub fn dead_letter_schema() -> SchemaRef {
+/// A dead letter as it is put away.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filed {
+    /// The letter.
+    pub letter: DeadLetter,
+    /// The step of the dataflow whose expression failed; `None` of a record of a source, and of interval runs.
+    pub step: Option<String>,
+    /// How often it has entered again, in vain.
+    pub attempts: u64,
+}
+
+impl From<DeadLetter> for Filed {
+    fn from(letter: DeadLetter) -> Filed {
+        Filed { letter, step: None, attempts: 0 }
+    }
+}
+
+/// The columns of a file of dead letters.
+fn filed_fields() -> Vec<Field> {
     let time = DataType::Timestamp(TimeUnit::Microsecond, None);
-    Arc::new(Schema::new(vec![
+    vec![
         Field::new("pipeline", DataType::Utf8, false),
         Field::new("dataset", DataType::Utf8, false),
         Field::new("reason", DataType::Utf8, false),
@@ -92,29 +110,74 @@ pub fn dead_letter_schema() -> SchemaRef {
         Field::new("raw", DataType::Binary, false),
         Field::new("epoch", DataType::Int64, false),
         Field::new("recorded_at", time, false),
-    ]))
+        Field::new("step", DataType::Utf8, true),
+        Field::new("attempts", DataType::Int64, true),
+    ]
 }
 
-/// Dead letters of one epoch as rows of [`dead_letter_schema`].
+/// The schema of every `NAME.dead_letters` table: what the files have, and what became of each letter since.
+#[must_use]
+pub fn dead_letter_schema() -> SchemaRef {
+    let mut fields = filed_fields();
+    fields.push(Field::new("letter", DataType::Utf8, true));
+    fields.push(Field::new("replayed_epoch", DataType::Int64, true));
+    Arc::new(Schema::new(fields))
+}
+
+/// Rows of a file of dead letters as rows of [`dead_letter_schema`]. `name` names the letter of each row, if it has a
+/// name, and tells in which epoch it entered again.
+///
+/// # Errors
+/// Corrupt, when the file has other columns than it should.
+pub fn letters_as_table(
+    filed: &RecordBatch,
+    mut name: impl FnMut(usize) -> Option<(String, Option<u64>)>,
+) -> Result<RecordBatch> {
+    let rows = filed.num_rows();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for field in filed_fields() {
+        columns.push(match filed.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            // A file of a version that did not know the column.
+            None => new_null_array(field.data_type(), rows),
+        });
+    }
+    let named: Vec<_> = (0..rows).map(&mut name).collect();
+    let letters = named.iter().map(|named| named.as_ref().map(|(letter, _)| letter.as_str()));
+    columns.push(Arc::new(StringArray::from_iter(letters)));
+    let epochs = named.iter().map(|named| named.as_ref().and_then(|(_, epoch)| *epoch).map(|epoch| epoch as i64));
+    columns.push(Arc::new(Int64Array::from_iter(epochs)));
+    RecordBatch::try_new(dead_letter_schema(), columns).map_err(|e| {
+        Error::new(Kind::Corrupt, "X005", "a file of dead letters has other columns than it should")
+            .fact("it was written by another version; run that one, or remove the file")
+            .because(e)
+    })
+}
+
+/// Dead letters of one epoch as a batch for a file.
 ///
 /// # Errors
 /// Internal, when the columns do not make a batch.
-pub fn dead_letter_batch(letters: &[DeadLetter], pipeline: &str, epoch: u64, recorded_at: i64) -> Result<RecordBatch> {
-    let text =
-        |of: fn(&DeadLetter) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
-    let n = letters.len();
+pub fn dead_letter_batch(filed: &[Filed], pipeline: &str, epoch: u64, recorded_at: i64) -> Result<RecordBatch> {
+    let text = |of: fn(&DeadLetter) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(filed.iter().map(|filed| of(&filed.letter))))
+    };
+    let n = filed.len();
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(pipeline, n))),
         text(|l| &l.dataset),
         text(|l| &l.reason),
         text(|l| &l.detail),
         text(|l| &l.split),
-        Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| i64::try_from(l.position).unwrap_or(i64::MAX)))),
-        Arc::new(TimestampMicrosecondArray::from_iter(letters.iter().map(|l| l.event_time))),
-        Arc::new(BinaryArray::from_iter_values(letters.iter().map(|l| l.raw.as_ref()))),
-        Arc::new(Int64Array::from_iter_values(std::iter::repeat_n(i64::try_from(epoch).unwrap_or(i64::MAX), n))),
+        Arc::new(Int64Array::from_iter_values(filed.iter().map(|filed| number(filed.letter.position)))),
+        Arc::new(TimestampMicrosecondArray::from_iter(filed.iter().map(|filed| filed.letter.event_time))),
+        Arc::new(BinaryArray::from_iter_values(filed.iter().map(|filed| filed.letter.raw.as_ref()))),
+        Arc::new(Int64Array::from_iter_values(std::iter::repeat_n(number(epoch), n))),
         Arc::new(TimestampMicrosecondArray::from_iter_values(std::iter::repeat_n(recorded_at, n))),
+        Arc::new(StringArray::from_iter(filed.iter().map(|filed| filed.step.as_deref()))),
+        Arc::new(Int64Array::from_iter_values(filed.iter().map(|filed| number(filed.attempts)))),
     ];
-    RecordBatch::try_new(dead_letter_schema(), columns)
+    RecordBatch::try_new(Arc::new(Schema::new(filed_fields())), columns)
         .map_err(|e| Error::internal("dead letters do not make a batch").because(e))
 }

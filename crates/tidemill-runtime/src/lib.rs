@@ -17,6 +17,7 @@ pub mod ipc;
 mod late_row;
 mod lineage;
 mod operator;
+mod row_text;
 mod sink;
 mod source;
 mod view_log;
@@ -24,14 +25,17 @@ mod view_log;
 pub use batch::Batch;
 pub use changelog::{BEFORE, OP, changed_schema, changelog_schema};
 pub use connector::{Connector, DatasetSpec, Environment};
-pub use dead_letter::{DeadLetter, STATEMENT, dead_letter_batch, dead_letter_schema, row_as_json, rows_as_json};
+pub use dead_letter::{
+    DeadLetter, Filed, STATEMENT, dead_letter_batch, dead_letter_schema, letters_as_table, row_as_json, rows_as_json,
+};
 pub use error_limit::ErrorLimit;
 pub use format::{BadRecord, Decoded, Decoder, Encoder, Format};
 pub use gate::{Accepted, Gate};
 pub use graph::{DecoderFactory, Edge, GateFactory, Graph, Node, NodeId, NodeKind, Route, SourceNode, SourceTime};
 pub use intake::{Intake, Taken};
 pub use late_row::{LateRow, late_batch, late_schema};
-pub use operator::{Operator, OperatorFactory, Output, StateChunk};
+pub use operator::{Operator, OperatorFactory, Output, Reentrance, StateChunk};
+pub use row_text::RowText;
 pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 pub use source::{Boundedness, Payload, Positions, Pull, ReadHints, Records, Source, SourceBatch, Split, SplitReader};
 pub use view_log::{GONE, WEIGHT, standing_rows};

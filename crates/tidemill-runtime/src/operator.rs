@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use tidemill_model::{Epoch, Result, Watermark};
 
 use crate::{Batch, DeadLetter, LateRow};
@@ -118,6 +119,15 @@ pub struct StateChunk {
     pub rows: Option<RecordBatch>,
 }
 
+/// What a dead letter of an operator must hold, so that its row can be given to the operator's first input again.
+#[derive(Debug, Clone)]
+pub struct Reentrance {
+    /// The columns of that input.
+    pub schema: SchemaRef,
+    /// Those that the operator reads; the others may be NULL.
+    pub read: Vec<usize>,
+}
+
 /// Makes an operator for each lane.
 pub trait OperatorFactory: Send + Sync + fmt::Debug {
     /// The operator for `lane` of `lanes`.
@@ -141,6 +151,12 @@ pub trait OperatorFactory: Send + Sync + fmt::Debug {
         let fingerprint = self.fingerprint();
         if fingerprint.is_empty() { self.describe() } else { fingerprint }
     }
+
+    /// What a row must have that enters here again after an expression failed on it. Conservative default: none can,
+    /// since its dead letters do not hold whole rows of its first input.
+    fn reentrance(&self) -> Option<Reentrance> {
+        None
+    }
 }
 
 impl OperatorFactory for Arc<dyn OperatorFactory> {
@@ -158,5 +174,9 @@ impl OperatorFactory for Arc<dyn OperatorFactory> {
 
     fn definition(&self) -> String {
         self.as_ref().definition()
+    }
+
+    fn reentrance(&self) -> Option<Reentrance> {
+        self.as_ref().reentrance()
     }
 }

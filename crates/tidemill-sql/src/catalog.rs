@@ -19,6 +19,7 @@ use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
 use changes::check_changelog;
 
 pub use changes::{Changes, decoder_of};
+use crate::session::Functions;
 
 /// A connector's own way to be read by a bounded query, instead of through its [`Source`].
 #[async_trait]
@@ -88,6 +89,7 @@ pub struct Catalog {
     env: Environment,
     bindings: BTreeMap<(String, Side), Binding>,
     look: Look,
+    functions: Functions,
 }
 
 #[derive(Debug)]
@@ -120,7 +122,10 @@ impl Catalog {
         }
         match Error::all(errors) {
             Some(error) => Err(error),
-            None => Ok(Catalog { project, registry, env, bindings, look: |_, _, _| Ok(Presence::There) }),
+            None => {
+                let (look, functions): (Look, _) = (|_, _, _| Ok(Presence::There), Functions::new());
+                Ok(Catalog { project, registry, env, bindings, look, functions })
+            }
         }
     }
 
@@ -128,6 +133,18 @@ impl Catalog {
     #[must_use]
     pub fn look_by(self, look: Look) -> Catalog {
         Catalog { look, ..self }
+    }
+
+    /// The same catalog, for queries that may call these functions, too.
+    #[must_use]
+    pub fn with_functions(self, functions: Functions) -> Catalog {
+        Catalog { functions, ..self }
+    }
+
+    /// The functions that were added to those of SQL.
+    #[must_use]
+    pub fn functions(&self) -> &Functions {
+        &self.functions
     }
 
     /// The project.

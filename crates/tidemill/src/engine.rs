@@ -105,6 +105,7 @@ pub(crate) fn job(
         limits: options.limits,
         errors: declared.max_errors,
         anew: None,
+        letters: None,
     })
 }
 

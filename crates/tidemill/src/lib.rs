@@ -4,6 +4,8 @@
 
 pub mod cli;
 mod engine;
+pub mod functions;
+pub mod letters;
 pub mod rebuild;
 mod registry;
 mod verify;

@@ -7,6 +7,7 @@ use tidemill_checkpoint::{BlobStore, Checkpoints, LocalStore, RemoteStore, State
 use tidemill_model::{Clock, Result};
 use tidemill_runtime::Environment;
 use tidemill_sql::batch::{Resources, Stored};
+use tidemill_sql::session::Functions;
 use tidemill_sql::{Catalog, Project};
 
 use tidemill_serve::{ServedView, Window};
@@ -39,6 +40,19 @@ impl Workspace {
     /// # Errors
     /// Config and Plan, all that are found in its files.
     pub fn open(start: &Path, clock: Arc<dyn Clock>, env: &dyn Fn(&str) -> Option<String>) -> Result<Workspace> {
+        Workspace::open_with(start, clock, env, &Functions::new())
+    }
+
+    /// As [`Workspace::open`], for queries that may call these functions, too.
+    ///
+    /// # Errors
+    /// As [`Workspace::open`].
+    pub fn open_with(
+        start: &Path,
+        clock: Arc<dyn Clock>,
+        env: &dyn Fn(&str) -> Option<String>,
+        functions: &Functions,
+    ) -> Result<Workspace> {
         let project = Project::load(start, env)?;
         let config = project.config.clone();
         let environment = Environment {
@@ -55,7 +69,7 @@ impl Workspace {
                 Arc::new(RemoteStore::open(url, settings)?)
             }
         };
-        let catalog = Catalog::new(project, registry(), environment)?.look_by(look);
+        let catalog = Catalog::new(project, registry(), environment)?.look_by(look).with_functions(functions.clone());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Ok(Workspace {
             catalog: Arc::new(catalog),

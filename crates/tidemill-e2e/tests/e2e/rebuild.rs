@@ -4,14 +4,15 @@
 //! **Invariant:** the oracle is the changed query asked of the whole input; whatever a reader sees in between is a whole
 //! old result or a whole new one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use tidemill::rebuild::{Request, prepare};
+use tidemill::rebuild::{Beginning, Request, prepare};
 use tidemill::{Live, RunOptions, Workspace};
-use tidemill_model::{Result, Timestamp, Trigger};
-use tidemill_runtime::exec::{Limits, Progress, StopFlag, Views};
+use tidemill_model::{Offset, Result, SplitId, Timestamp, Trigger};
+use tidemill_runtime::exec::{Limits, Progress, Starts, StopFlag, Views};
 use tidemill_sql::batch::query;
 use tidemill_testkit::{Crash, Ending, Multiset, Outside, ProjectFolder, Rng, Simulation, VirtualClock};
 use tokio::runtime::Runtime;
@@ -264,25 +265,66 @@ fn a_replay_gives_the_same_again_and_one_from_a_time_only_what_is_asked() -> Res
     for (round, input) in INPUTS.iter().enumerate() {
         let random = &mut Rng::with_seed(knobs::seed_of(&["replay", &round.to_string()]));
         let mut shop = Shop::new(input, random)?;
+        shop.world.begin()?;
+        shop.run(random)?;
+        let midway = shop.open()?.checkpoints("p").latest()?.expect("has run");
         shop.read_all(random)?;
         let only = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let whole = Request::Replay { only: only(&[]), from: None, whole: false };
+        let whole = Request::Replay { only: only(&[]), from: Beginning::Earliest, whole: false };
         let refused = shop.rebuild(&whole, None, random).expect_err("copies would be there twice");
         assert_eq!(refused.code(), "P191", "{refused}");
-        let replay =
-            Request::Replay { only: only(&["minutes", "counts", "totals", "closed"]), from: None, whole: false };
+        let replay = Request::Replay {
+            only: only(&["minutes", "counts", "totals", "closed"]),
+            from: Beginning::Earliest,
+            whole: false,
+        };
         assert_eq!(shop.rebuild(&replay, None, random)?, Some(Ending::Ended));
         let problems = shop.compare("5");
         assert!(problems.is_empty(), "{input}:\n{}", problems.join("\n"));
 
-        let half = Some(Timestamp(FROM + 450 * 1_000_000));
-        let part = |whole| Request::Replay { only: only(&["minutes"]), from: half, whole };
+        let half = Beginning::Time(Timestamp(FROM + 450 * 1_000_000));
+        let part = |whole| Request::Replay { only: only(&["minutes"]), from: half.clone(), whole };
         assert_eq!(shop.rebuild(&part(false), None, random).expect_err("parts of windows").code(), "P191");
         assert_eq!(shop.rebuild(&part(true), None, random)?, Some(Ending::Ended));
         let oracle = "SELECT region, date_trunc('minute', at) AS window_start, sum(amount) AS total, count(*) AS n FROM orders \
                       WHERE amount > 5 AND at >= TIMESTAMP '2026-01-01T00:07:30' GROUP BY region, date_trunc('minute', at)";
         let shown = shop.ask("SELECT region, window_start, total, n FROM minutes");
         assert_eq!(shown.difference(&shop.ask(oracle)), None);
+
+        // From offsets: all splits from where they stand is nothing, and none of them from there is everything.
+        let from =
+            |starts: Starts| Request::Replay { only: only(&["counts"]), from: Beginning::Offsets(starts), whole: true };
+        let record = shop.open()?.checkpoints("p").latest()?.expect("has run");
+        let splits = record.sources["orders"].splits.iter();
+        let ends: BTreeMap<_, _> = splits.filter_map(|(id, split)| Some((id.clone(), split.offset.clone()?))).collect();
+        let counted = |shop: &Shop| shop.ask("SELECT CAST(coalesce(sum(n), 0) AS BIGINT) AS n FROM counts");
+        let (refused, all): (u64, u64) =
+            (0..ROWS as u64 + 40).fold((0, 0), |(refused, all), id| (refused + u64::from(id % 7 == 3), all + 1));
+        let number = |shop: &Shop, n: u64| shop.ask(&format!("SELECT CAST({n} AS BIGINT) AS n"));
+        let (none, every) = (number(&shop, 0), number(&shop, all - refused));
+        assert_eq!(
+            shop.rebuild(&from(Starts::from([("orders".to_owned(), ends.clone())])), None, random)?,
+            Some(Ending::Ended)
+        );
+        assert_eq!(counted(&shop).difference(&none), None, "{input}");
+        let letters = shop.ask("SELECT split FROM orders.dead_letters WHERE replayed_epoch IS NULL").len() as u64;
+        assert_eq!(letters, refused, "letters of what was not read again stay");
+        let splits = midway.sources["orders"].splits.iter();
+        let part: BTreeMap<_, _> = splits.filter_map(|(id, split)| Some((id.clone(), split.offset.clone()?))).collect();
+        let part = Starts::from([("orders".to_owned(), part)]);
+        assert_eq!(shop.rebuild(&from(part), None, random)?, Some(Ending::Ended));
+        let rest = number(&shop, all - refused - midway.counters.rows_accepted);
+        assert_eq!(counted(&shop).difference(&rest), None, "{input}");
+        let (last, end) = ends.last_key_value().expect("a split");
+        let behind =
+            Starts::from([("orders".to_owned(), BTreeMap::from([(last.clone(), Offset("999999999".to_owned()))]))]);
+        if !end.0.contains(':') {
+            assert_eq!(shop.rebuild(&from(behind), None, random).expect_err("behind").code(), "C189");
+        }
+        let unknown = Starts::from([("orders".to_owned(), BTreeMap::from([(SplitId::new("nobody"), end.clone())]))]);
+        assert_eq!(shop.rebuild(&from(unknown), None, random).expect_err("unknown").code(), "C188");
+        assert_eq!(shop.rebuild(&from(Starts::new()), None, random)?, Some(Ending::Ended));
+        assert_eq!(counted(&shop).difference(&every), None, "{input}");
         shop.run(random)?;
     }
     Ok(())
@@ -365,6 +407,18 @@ fn the_command_line_says_what_is_kept_rebuilt_and_refused() {
     assert!(refused.code == Some(1) && refused.err.contains("--only"), "{refused:?}");
     good(&["replay", "p", "--from", "earliest", "--only", "total"]);
     total("24.0");
+    // Offsets, and a growing table beside another one that is filled from them.
+    let file = "in/a.jsonl";
+    let offset = good(&["watermarks", "p", "--format", "json"]);
+    project.write("offsets.json", &offset.out).expect("a file");
+    let at_ends = format!("@{}", project.join("offsets.json").display());
+    let dry = good(&["replay", "p", "--from", &at_ends, "--whole", "--dry-run"]).out;
+    assert!(dry.contains("rows after the offsets given") && dry.contains("a part of 2 splits"), "{dry}");
+    let behind = format!("orders/{file}=999999");
+    assert_eq!(ran(&["replay", "p", "--from", "orders=3"]).code, Some(2));
+    let unread = ran(&["replay", "p", "--from", &behind, "--only", "total", "--whole"]);
+    assert!(unread.code == Some(1) && unread.err.contains("C18"), "{unread:?}");
+
     let from = ["replay", "p", "--from", "2026-01-01T00:03", "--only", "total"];
     assert!(ran(&from).err.contains("--whole"));
     good(&[&from[..], &["--whole"]].concat());

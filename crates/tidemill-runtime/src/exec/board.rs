@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemill_checkpoint::{SourceProgress, SplitProgress};
-use tidemill_model::{SplitId, Timestamp, Watermark};
+use tidemill_model::{Offset, SplitId, Timestamp, Watermark};
 
 use crate::{Boundedness, SourceTime, Split};
 
@@ -32,6 +32,15 @@ pub(crate) struct Entry {
     pub(crate) idle: bool,
 }
 
+/// How far a split is read again.
+#[derive(Debug, Clone)]
+pub(crate) struct Goal {
+    /// The offset after the last row; `None` for its end.
+    pub(crate) offset: Option<Offset>,
+    /// How many records that must be, when it is read from its beginning.
+    pub(crate) rows: Option<u64>,
+}
+
 /// The splits of one source.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -46,6 +55,8 @@ pub(crate) struct Board {
     idle: bool,
     /// What is read again, when this is no first reading.
     again: Option<SourceProgress>,
+    /// Whether time stands still, whatever is read.
+    still: bool,
 }
 
 impl Board {
@@ -61,16 +72,32 @@ impl Board {
             })
             .collect();
         let watermark = from.watermark.unwrap_or(Watermark::MIN);
-        Board { boundedness, time, once, listed: !from.splits.is_empty(), entries, watermark, idle: false, again: None }
+        Board {
+            boundedness,
+            time,
+            once,
+            listed: !from.splits.is_empty(),
+            entries,
+            watermark,
+            idle: false,
+            again: None,
+            still: false,
+        }
     }
 
     /// The board of a reading from the beginning up to where `before` stands: no split and no row more. Its watermark
     /// follows the rows, is never ahead of the one on record, and meets it at the end.
-    pub(crate) fn again(boundedness: Boundedness, time: Option<SourceTime>, before: &SourceProgress) -> Board {
+    pub(crate) fn again(
+        boundedness: Boundedness,
+        time: Option<SourceTime>,
+        before: &SourceProgress,
+        starts: Option<&BTreeMap<SplitId, Offset>>,
+    ) -> Board {
         let begun = before.splits.iter().filter(|(_, split)| split.is_begun());
         let entries = begun.map(|(id, _)| {
             let split = Split { id: id.clone(), finite: true, min_event_time: None, bytes: None };
-            let (holder, progress) = (Holder::Waiting, SplitProgress::default());
+            let offset = starts.and_then(|starts| starts.get(id)).cloned();
+            let (holder, progress) = (Holder::Waiting, SplitProgress { offset, ..SplitProgress::default() });
             (id.clone(), Entry { split, holder, progress, at_end_since: None, idle: false })
         });
         Board {
@@ -82,12 +109,21 @@ impl Board {
             watermark: Watermark::MIN,
             idle: false,
             again: Some(before.clone()),
+            still: false,
         }
     }
 
+    /// The board of records that are no news: time stays where it is, and no split on record is read.
+    pub(crate) fn still(watermark: Watermark) -> Board {
+        let nothing = SourceProgress { watermark: Some(watermark), ..SourceProgress::default() };
+        Board { still: true, ..Board::new(Boundedness::Unbounded, None, true, &nothing) }
+    }
+
     /// How far a split is read, when it is read again.
-    pub(crate) fn goal(&self, id: &SplitId) -> Option<SplitProgress> {
-        self.again.as_ref()?.splits.get(id).cloned()
+    pub(crate) fn goal(&self, id: &SplitId) -> Option<Goal> {
+        let before = self.again.as_ref()?.splits.get(id)?;
+        let from_beginning = self.entries.get(id).is_some_and(|entry| entry.progress.offset.is_none());
+        Some(Goal { offset: before.offset.clone(), rows: from_beginning.then_some(before.rows) })
     }
 
     /// A split that is to be read again and is not there any more.
@@ -169,6 +205,9 @@ impl Board {
 
     /// The watermark at this instant.
     pub(crate) fn watermark(&mut self, now: Timestamp) -> Watermark {
+        if self.still {
+            return self.watermark;
+        }
         let mut candidate = self.candidate(now);
         if let Some(before) = &self.again {
             let known = before.watermark.unwrap_or(Watermark::MIN);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidemill_model::{Epoch, Timestamp, Watermark};
 
 use super::pull::SourceCut;
-use crate::{Committable, DeadLetter, LateRow, StateChunk};
+use crate::{Committable, Filed, LateRow, StateChunk};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub(crate) struct Ack {
     pub(crate) rows_written: u64,
     /// Operator node to how many rows it left out as late.
     pub(crate) rows_late: BTreeMap<String, u64>,
-    /// Rows that expressions failed on.
-    pub(crate) dead: Vec<DeadLetter>,
+    /// Rows that expressions failed on, each with the node that it failed in.
+    pub(crate) dead: Vec<Filed>,
     /// Rows that came late, each with the node that left it out.
     pub(crate) late: Vec<(String, LateRow)>,
     /// When rows of this epoch arrived, with how many.

@@ -18,6 +18,7 @@ use super::job::{Job, Shared, StopFlag, all_bounded};
 use super::persist::{Draft, draft};
 use super::progress::SplitStatus;
 use super::rebuild::{Rebuild, gone, too_many_dead};
+use super::reentry::{Reentering, too_many};
 use super::ticks::{Next, Observed, next};
 use crate::{Committable, NodeKind, SinkCommitter};
 
@@ -74,10 +75,18 @@ pub struct Coordinator {
     first: bool,
     /// Whether every source ends.
     bounded: bool,
-    /// What is computed anew, if that is the job.
-    rebuild: Option<Rebuild>,
+    /// What goes through once more, if that is the job.
+    again: Again,
     /// Called between any two steps of the commit; tests crash there.
     probe: Option<Probe>,
+}
+
+/// What may be the whole of a job in one epoch: a result that is computed anew, or dead letters that enter again.
+pub(crate) struct Again {
+    pub(crate) rebuild: Option<Rebuild>,
+    pub(crate) reentering: Option<Reentering>,
+    /// Of the nodes of the plan, before letters entered between them.
+    pub(crate) fingerprints: Vec<(String, String)>,
 }
 
 /// Called with the name of a step that was just done; an error stands for a crash there.
@@ -86,12 +95,12 @@ pub type Probe = Box<dyn FnMut(&'static str) -> Result<()> + Send>;
 impl Coordinator {
     pub(crate) fn new(
         job: Job,
-        (resumed, rebuild): (Option<Manifest>, Option<Rebuild>),
+        (resumed, again): (Option<Manifest>, Again),
         committers: BTreeMap<String, Box<dyn SinkCommitter>>,
         shared: Arc<Shared>,
     ) -> Coordinator {
-        let stateful = job.graph.fingerprints().into_iter().filter(|(_, fingerprint)| !fingerprint.is_empty());
-        let fingerprints = stateful.collect();
+        let stateful = again.fingerprints.iter().filter(|(_, fingerprint)| !fingerprint.is_empty());
+        let fingerprints = stateful.cloned().collect();
         if let Some(manifest) = &resumed {
             job.progress.update(|p| {
                 p.epoch = manifest.epoch;
@@ -114,7 +123,7 @@ impl Coordinator {
             marks: Vec::new(),
             first: true,
             bounded,
-            rebuild,
+            again,
             probe: None,
         }
     }
@@ -206,14 +215,15 @@ impl Coordinator {
 
     fn read_on(&mut self, since: Timestamp) -> Result<Step> {
         let now = self.job.clock.now();
-        if self.rebuild.is_some() {
+        if self.again.rebuild.is_some() || self.again.reentering.is_some() {
             if self.stop.is_set() {
                 // Half a result is none; what is on record stands.
                 self.phase = Phase::Ended;
                 return Ok(Step::Worked);
             }
             if self.shared.wants_barrier.load(Ordering::Relaxed) {
-                return Err(too_many_dead());
+                let letters = self.again.reentering.is_some();
+                return Err(if letters { too_many(self.epoch()) } else { too_many_dead() });
             }
         }
         let following = matches!(self.job.trigger, Trigger::Continuous);
@@ -297,20 +307,27 @@ impl Coordinator {
     fn record(&mut self, mut acks: Vec<Ack>, began: Timestamp, then: Next) -> Result<()> {
         let epoch = self.epoch().next();
         self.reached_probe("staged")?;
+        if let Some(rebuild) = &self.again.rebuild {
+            rebuild.without_known(&mut acks);
+        }
         let from = Draft {
             pipeline: &self.job.pipeline,
             fingerprint: &self.job.fingerprint,
             views: &self.job.views,
             fingerprints: &self.fingerprints,
-            previous: self.manifest.as_ref().filter(|_| self.rebuild.is_none()),
+            previous: self.manifest.as_ref().filter(|_| self.again.rebuild.is_none()),
             whole: self.first,
             now: self.job.clock.now(),
             errors: self.job.errors,
+            reentering: self.again.reentering.as_ref(),
         };
         let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &mut acks, &from)?;
-        match (&self.rebuild, &self.manifest) {
-            (Some(rebuild), Some(record)) => {
-                manifest = switch(record, manifest, &rebuild.kept, &rebuild.datasets)?;
+        match (&self.again, &self.manifest) {
+            (Again { rebuild: Some(rebuild), .. }, Some(record)) => {
+                manifest = switch(record, manifest, &rebuild.kept, &rebuild.datasets, &rebuild.from)?;
+            }
+            (Again { reentering: Some(reentering), .. }, Some(record)) => {
+                manifest = reentering.record(&self.job.checkpoints, record, manifest)?;
             }
             _ => self.record_listed_splits(&mut manifest),
         }

@@ -1,20 +1,21 @@
 //! [`Job`]: what to run and with what; [`Dataflow`] is the same made ready: recovered, restored, waiting to be stepped.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidemill_checkpoint::{Checkpoints, Fate, Manifest, Recovery, SourceProgress, recover};
-use tidemill_model::{Clock, Epoch, Error, Kind, Result, Trigger};
+use tidemill_model::{Clock, Epoch, Error, Kind, Result, Trigger, Watermark};
 
 use super::board::Board;
 use super::command::{Ack, Command};
-use super::coordinator::Coordinator;
+use super::coordinator::{Again, Coordinator};
 use super::exchange::{Bell, EdgeQueues};
 use super::lane::Lane;
 use super::progress::Progress;
-use super::rebuild::Rebuild;
+use super::rebuild::{Anew, Rebuild};
+use super::reentry::{Reentering, Reentry};
 use super::views::Views;
 use crate::{Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter};
 
@@ -47,9 +48,12 @@ pub struct Job {
     pub limits: Limits,
     /// How many rows of an epoch may fail in expressions.
     pub errors: ErrorLimit,
-    /// The tables and views whose results are computed anew, over exactly the input that is on record, and switched in
-    /// one epoch, with which the job ends. `None`: goes on from the newest manifest.
-    pub anew: Option<BTreeSet<String>>,
+    /// The results that are computed anew, over the input that is on record and no row more, and switched in one epoch,
+    /// with which the job ends. `None`: goes on from the newest manifest.
+    pub anew: Option<Anew>,
+    /// Dead letters that enter again, in the place of what the sources have: in one epoch, with which the job ends.
+    /// `None`: the sources are read.
+    pub letters: Option<Reentry>,
 }
 
 /// A materialized view and the node whose state is its rows.
@@ -145,11 +149,15 @@ impl Dataflow {
         let mut committers = open_committers(&job.graph)?;
         settle_sinks(&mut committers, resumed.as_ref(), &job)?;
         job.checkpoints.clean_after(resumed.as_ref().map_or(Epoch::NONE, |m| m.epoch))?;
-        let rebuild = job.anew.take().map(|targets| Rebuild::of(&mut job, targets));
+        let rebuild = job.anew.take().map(|anew| Rebuild::of(&mut job, anew));
+        // Letters that enter at a step change nothing of what its state came through.
+        let fingerprints = job.graph.fingerprints();
+        let letters = job.letters.take();
+        let reentering = letters.map(|letters| Reentering::of(&mut job, letters)).transpose()?;
 
         let lanes = job.lanes.max(1);
         let to_present = !matches!(job.trigger, Trigger::Continuous);
-        let boards = open_boards(&job, resumed.as_ref(), rebuild.is_some());
+        let boards = open_boards(&job, resumed.as_ref(), rebuild.as_ref(), reentering.as_ref());
         let shared = Arc::new(Shared {
             boards,
             commands: (0..lanes).map(|_| Mutex::default()).collect(),
@@ -170,7 +178,8 @@ impl Dataflow {
             restore(&job, resumed.as_ref(), &mut ready)?;
             raise(&mut ready)?;
         }
-        let coordinator = Coordinator::new(job, (resumed, rebuild), committers, Arc::clone(&shared));
+        let again = Again { rebuild, reentering, fingerprints };
+        let coordinator = Coordinator::new(job, (resumed, again), committers, Arc::clone(&shared));
         Ok(Dataflow { lanes: ready, coordinator, shared })
     }
 }
@@ -230,7 +239,12 @@ pub fn orphaned(pipeline: &str, epoch: Epoch, target: &str) -> Error {
         .fact(format!("put the INSERT INTO {target} back, run the pipeline once, then take it out"))
 }
 
-fn open_boards(job: &Job, resumed: Option<&Manifest>, again: bool) -> BTreeMap<usize, Arc<Mutex<Board>>> {
+fn open_boards(
+    job: &Job,
+    resumed: Option<&Manifest>,
+    rebuild: Option<&Rebuild>,
+    reentering: Option<&Reentering>,
+) -> BTreeMap<usize, Arc<Mutex<Board>>> {
     let once = matches!(job.trigger, Trigger::Once);
     let mut boards = BTreeMap::new();
     for (number, node) in job.graph.nodes.iter().enumerate() {
@@ -238,9 +252,12 @@ fn open_boards(job: &Job, resumed: Option<&Manifest>, again: bool) -> BTreeMap<u
             let fresh = SourceProgress::default();
             let from = resumed.and_then(|manifest| manifest.sources.get(&node.name)).unwrap_or(&fresh);
             let (boundedness, time) = (source.source.boundedness(), source.time.clone());
-            let board = match again {
-                true => Board::again(boundedness, time, from),
-                false => Board::new(boundedness, time, once, from),
+            let board = match (rebuild, reentering) {
+                (Some(rebuild), _) => Board::again(boundedness, time, from, rebuild.from.get(&node.name)),
+                // What enters at a step holds back nothing.
+                (None, Some(reentering)) if reentering.is_of_step(&node.name) => Board::still(Watermark::MAX),
+                (None, Some(_)) => Board::still(from.watermark.unwrap_or(Watermark::MIN)),
+                (None, None) => Board::new(boundedness, time, once, from),
             };
             boards.insert(number, Arc::new(Mutex::new(board)));
         }

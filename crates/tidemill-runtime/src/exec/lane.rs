@@ -13,7 +13,7 @@ use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceDriver};
 use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
-use crate::{Batch, DeadLetter, LateRow, NodeKind, Output, ipc};
+use crate::{Batch, DeadLetter, Filed, LateRow, NodeKind, Output, ipc};
 
 /// One lane.
 pub struct Lane {
@@ -429,7 +429,8 @@ impl Lane {
     fn stage(&mut self, number: usize, epoch: Epoch) -> Result<()> {
         let node = &mut self.nodes[number];
         let Some(ack) = &mut self.ack else { return Err(Error::internal("a barrier passed without a cut")) };
-        ack.dead.append(&mut node.dead);
+        let dead = std::mem::take(&mut node.dead).into_iter();
+        ack.dead.extend(dead.map(|letter| Filed { step: Some(node.name.clone()), ..Filed::from(letter) }));
         ack.late.extend(std::mem::take(&mut node.late).into_iter().map(|row| (node.name.clone(), row)));
         node.dead_bytes = 0;
         match &mut node.work {

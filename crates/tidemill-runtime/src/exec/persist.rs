@@ -8,7 +8,8 @@ use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::command::Ack;
 use super::job::ViewNode;
-use crate::{DeadLetter, ErrorLimit, LateRow, dead_letter_batch, ipc, late_batch};
+use super::reentry::Reentering;
+use crate::{DeadLetter, ErrorLimit, Filed, LateRow, dead_letter_batch, ipc, late_batch};
 
 /// What the next manifest is built from.
 pub(crate) struct Draft<'a> {
@@ -23,6 +24,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) now: Timestamp,
     /// How many rows may fail in expressions.
     pub(crate) errors: ErrorLimit,
+    /// The letters that enter again, if that is what the epoch is.
+    pub(crate) reentering: Option<&'a Reentering>,
 }
 
 /// Writes dead letters, late rows and state, and answers the manifest that makes them count, and how many bytes of state.
@@ -30,7 +33,7 @@ pub(crate) struct Draft<'a> {
 /// # Errors
 /// Data, when more rows failed in expressions than may; what the store answers.
 pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<(Manifest, u64)> {
-    let failed: Vec<&DeadLetter> = acks.iter().flat_map(|ack| &ack.dead).collect();
+    let failed: Vec<&DeadLetter> = acks.iter().flat_map(|ack| &ack.dead).map(|filed| &filed.letter).collect();
     let read = acks.iter().flat_map(|ack| ack.sources.values()).map(|cut| cut.counters.rows_read).sum();
     from.errors.check(&failed, read, &format!("epoch {epoch}"))?;
     let mut manifest = Manifest {
@@ -56,7 +59,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         for (step, rows) in &ack.rows_late {
             manifest.counters.count_late(step, *rows);
         }
-        for letter in &ack.dead {
+        for Filed { letter, .. } in &ack.dead {
             manifest.counters.count_dead(&letter.dataset, &letter.reason);
         }
         for (sink, committable) in &ack.sinks {
@@ -119,11 +122,22 @@ fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draf
 }
 
 fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<()> {
-    let mut by_dataset: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
+    let mut by_dataset: BTreeMap<String, Vec<Filed>> = BTreeMap::new();
+    let mut put = |filed: Filed| by_dataset.entry(filed.letter.dataset.clone()).or_default().push(filed);
     for ack in acks {
-        let read = ack.sources.values_mut().flat_map(|cut| std::mem::take(&mut cut.dead));
-        for letter in read.chain(std::mem::take(&mut ack.dead)) {
-            by_dataset.entry(letter.dataset.clone()).or_default().push(letter);
+        for (source, cut) in &mut ack.sources {
+            for letter in std::mem::take(&mut cut.dead) {
+                put(match from.reentering {
+                    Some(reentering) => reentering.again(source, letter),
+                    None => Filed::from(letter),
+                });
+            }
+        }
+        for filed in std::mem::take(&mut ack.dead) {
+            put(match from.reentering {
+                Some(reentering) => reentering.failed(filed),
+                None => filed,
+            });
         }
     }
     for (dataset, letters) in by_dataset {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tidemill_checkpoint::{Counters, SplitProgress};
 use tidemill_model::{Clock, Error, Kind, Result, SplitId, Timestamp, Watermark};
 
-use super::board::{Board, behind};
+use super::board::{Board, Goal, behind};
 use super::exchange::lock;
 use crate::{Batch, DeadLetter, Intake, Pull, SourceBatch, SourceNode, Split, SplitReader};
 
@@ -19,14 +19,16 @@ struct OpenSplit {
     /// Whether it has answered `AtEnd` since it was last asked to go on.
     done_for_now: bool,
     /// How far it is read, when what was read before is read again.
-    goal: Option<SplitProgress>,
+    goal: Option<Goal>,
 }
 
 impl OpenSplit {
     /// A split that is read again must give the records that it gave before, or results over them would differ silently.
     fn has_read_again(&self, dataset: &str) -> Result<()> {
-        let Some(goal) = self.goal.as_ref().filter(|goal| goal.rows != self.progress.rows) else { return Ok(()) };
-        let (before, now, split) = (goal.rows, self.progress.rows, &self.split.id);
+        let (now, split) = (self.progress.rows, &self.split.id);
+        let Some(before) = self.goal.as_ref().and_then(|goal| goal.rows).filter(|before| *before != now) else {
+            return Ok(());
+        };
         let message = format!("split {split} of `{dataset}` has {now} records of the {before} that were read before");
         Err(Error::new(Kind::Config, "C151", message)
             .fact("a source that forgets (retention, files that were removed) cannot be read again from its beginning")

@@ -22,7 +22,7 @@ use tidemill_model::{Result, Timestamp};
 use super::guard::GuardPlanner;
 use super::reading::external;
 use super::spill::Spill;
-use crate::session::{AsofPlanner, checked_plan, session_state};
+use crate::session::{AsofPlanner, Functions, checked_plan, session_state_with};
 
 /// How many of the largest users of memory an error about it names.
 const NAMED_CONSUMERS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(2);
@@ -44,7 +44,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(resources: &Resources, now: Timestamp) -> Result<Engine> {
+    pub(super) fn new(resources: &Resources, now: Timestamp, functions: &Functions) -> Result<Engine> {
         let disk = DiskManagerBuilder::default().with_temp_file_factory(Arc::new(Spill::new(resources.spill.clone())));
         let pool = TrackConsumersPool::new(FairSpillPool::new(resources.memory), NAMED_CONSUMERS);
         let runtime = RuntimeEnvBuilder::new()
@@ -52,7 +52,7 @@ impl Engine {
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(|e| tidemill_model::Error::internal("the query engine does not start").because(e))?;
-        let state = session_state();
+        let state = session_state_with(functions);
         let config = state.config().clone().with_target_partitions(resources.partitions.max(1));
         let mut props = ExecutionProps::new();
         if let Some(start) = timestamp_us_to_datetime(now.0) {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState};
 use tidemill_model::{Clock, Epoch, Error, Generation, Interval, Kind, Place, Result, Timestamp};
 use tidemill_runtime::exec::orphaned;
-use tidemill_runtime::{Committable, DeadLetter, WriteMode, dead_letter_batch, ipc};
+use tidemill_runtime::{Committable, DeadLetter, Filed, WriteMode, dead_letter_batch, ipc};
 
 use super::engine::{Engine, Resources};
 use super::guard::{Guarding, guard};
@@ -111,7 +111,7 @@ pub async fn run_interval(
 ) -> Result<IntervalReport> {
     let pipeline = catalog.project().pipeline(pipeline)?;
     let resources = Resources { partitions: context.lanes, memory: context.memory, spill: context.spill.clone() };
-    let engine = Engine::new(&resources, context.clock.now())?;
+    let engine = Engine::new(&resources, context.clock.now(), catalog.functions())?;
     let latest = context.checkpoints.latest()?;
     let steps = open_targets(catalog, &engine, pipeline, interval)?;
     settle(catalog, &engine, pipeline, latest.as_ref(), &steps, context)?;
@@ -172,7 +172,13 @@ pub fn finish_interval(catalog: &Catalog, pipeline: &str, checkpoints: &Checkpoi
     }
     // Only to plan: nothing is computed, so nothing spills.
     let resources = Resources { partitions: 1, memory: 0, spill: catalog.environment().state.join("spill") };
-    recommit(catalog, &Engine::new(&resources, catalog.environment().clock.now())?, pipeline, &latest, checkpoints)
+    recommit(
+        catalog,
+        &Engine::new(&resources, catalog.environment().clock.now(), catalog.functions())?,
+        pipeline,
+        &latest,
+        checkpoints,
+    )
 }
 
 fn open_targets<'a>(
@@ -387,7 +393,8 @@ impl Work<'_> {
         for (dataset, mut letters) in by_dataset {
             let Some(interval) = owners.get(&dataset) else { continue };
             letters.sort_by(|a, b| (&a.split, a.position, &a.raw).cmp(&(&b.split, b.position, &b.raw)));
-            let batch = dead_letter_batch(&letters, &self.pipeline.name, self.epoch.0, now.0)?;
+            let filed: Vec<Filed> = letters.into_iter().map(Filed::from).collect();
+            let batch = dead_letter_batch(&filed, &self.pipeline.name, self.epoch.0, now.0)?;
             let bytes = ipc::encode_batch(&batch)?;
             self.context.checkpoints.write_interval_dead_letters(&dataset, self.epoch, *interval, &bytes)?;
         }

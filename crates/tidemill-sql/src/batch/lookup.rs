@@ -11,7 +11,7 @@ use tidemill_runtime::exec::StopFlag;
 use super::reading::Gathered;
 use super::tables::{Datasets, Manner};
 use crate::catalog::{Catalog, Side};
-use crate::session::session_state;
+use crate::session::session_state_with;
 use crate::stream::OpenTable;
 
 /// The tables that one run looks up in.
@@ -38,7 +38,7 @@ impl Lookups {
             let gathered = Arc::new(Gathered::only_counts(StopFlag::default()));
             lookups.found().insert(dataset.name.clone(), Arc::clone(&gathered));
             let manner = Manner { side: lookups.side, start: None, owned: None, gathered };
-            let state = session_state();
+            let state = session_state_with(lookups.catalog.functions());
             let opening = Datasets::open_one(&lookups.catalog, &state, &manner, &dataset.name);
             // Opening waits for other threads at most, so any thread may do it.
             Ok(provider_as_source(futures::executor::block_on(opening)?))

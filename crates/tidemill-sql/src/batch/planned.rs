@@ -24,7 +24,7 @@ pub struct PlannedTarget {
 /// # Errors
 /// Plan, each at its place: what is wrong in one INSERT holds back nothing of the others.
 pub fn plan_interval(catalog: &Catalog, pipeline: &str, resources: &Resources) -> Result<Vec<PlannedTarget>> {
-    let engine = Engine::new(resources, catalog.environment().clock.now())?;
+    let engine = Engine::new(resources, catalog.environment().clock.now(), catalog.functions())?;
     let (mut planned, mut errors) = (Vec::new(), Vec::new());
     for insert in &catalog.project().pipeline(pipeline)?.inserts {
         match output(catalog, &engine, insert) {

@@ -54,7 +54,7 @@ pub async fn query(
 ) -> Result<Answer> {
     let place = Place { file: Arc::from("query"), text: Arc::from(sql), span: 0..sql.len() };
     let query = the_query(sql, &place)?;
-    let engine = Engine::new(resources, catalog.environment().clock.now())?;
+    let engine = Engine::new(resources, catalog.environment().clock.now(), catalog.functions())?;
     let failed = |e| from_datafusion(&e, &place);
 
     let names = Others { catalog, engine: &engine, views, inside: RefCell::default(), unwritten: RefCell::default() };

@@ -2,15 +2,17 @@
 //!
 //! **Invariant:** everything of one answer about a pipeline comes from one epoch of it.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
-use tidemill_model::{Error, Kind, Result};
+use tidemill_checkpoint::{BlobStore, Checkpoints, LetterId, Manifest};
+use tidemill_model::{Epoch, Error, Kind, Result};
 use tidemill_runtime::exec::ViewRows;
-use tidemill_runtime::{STATEMENT, ipc, standing_rows};
+use tidemill_runtime::{STATEMENT, ipc, letters_as_table, standing_rows};
 
 /// What a query reads that is no external dataset.
 pub trait ViewSource: Send + Sync + fmt::Debug {
@@ -75,6 +77,7 @@ impl Stored {
         &self,
         pipelines: &[String],
         files: impl Fn(&Checkpoints, &Manifest) -> Result<Vec<String>>,
+        shape: impl Fn(&Checkpoints, &Manifest, &str, RecordBatch) -> Result<RecordBatch>,
     ) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for pipeline in pipelines {
@@ -83,7 +86,9 @@ impl Stored {
                 for file in files(checkpoints, manifest)? {
                     let gone = || Error::new(Kind::Corrupt, "X035", format!("stored file {file} is gone"));
                     let bytes = checkpoints.read_dead_letters(&file)?.ok_or_else(gone)?;
-                    batches.extend(ipc::decode_batches(&bytes)?.1);
+                    for rows in ipc::decode_batches(&bytes)?.1 {
+                        batches.push(shape(checkpoints, manifest, &file, rows)?);
+                    }
                 }
                 Ok(batches)
             })?;
@@ -110,11 +115,31 @@ impl ViewSource for Stored {
     }
 
     fn dead_letters(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
-        once_each(self.rows_of(pipelines, |checkpoints, manifest| checkpoints.dead_letter_files(dataset, manifest))?)
+        let files = |checkpoints: &Checkpoints, manifest: &Manifest| checkpoints.dead_letter_files(dataset, manifest);
+        let marks: RefCell<BTreeMap<(String, Epoch), BTreeMap<LetterId, Epoch>>> = RefCell::default();
+        let shape = |checkpoints: &Checkpoints, manifest: &Manifest, file: &str, rows: RecordBatch| {
+            let mut marks = marks.borrow_mut();
+            let read = match marks.entry((manifest.pipeline.clone(), manifest.epoch)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    unknown.insert(checkpoints.replayed(manifest)?.remove(dataset).unwrap_or_default())
+                }
+            };
+            let epoch = Checkpoints::letters_of(file);
+            letters_as_table(&rows, |row| {
+                let letter = LetterId { epoch: epoch?, row: row as u64 };
+                Some((letter.to_string(), read.get(&letter).map(|epoch| epoch.0)))
+            })
+        };
+        once_each(self.rows_of(pipelines, files, shape)?)
     }
 
     fn late_rows(&self, pipelines: &[String], dataset: &str) -> Result<Vec<RecordBatch>> {
-        self.rows_of(pipelines, |checkpoints, manifest| checkpoints.late_files(dataset, manifest))
+        self.rows_of(
+            pipelines,
+            |checkpoints, manifest| checkpoints.late_files(dataset, manifest),
+            |_, _, _, rows| Ok(rows),
+        )
     }
 }
 

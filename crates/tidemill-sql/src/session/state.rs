@@ -12,6 +12,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use super::asof::{Mark, Queries};
 use super::clock_functions::{Micros, Now};
 use super::exact;
+use super::functions::Functions;
 use super::tumble::WindowBounds;
 use super::types::Types;
 use super::windowing::ExpandWindows;
@@ -24,6 +25,12 @@ const NANOSECOND_FUNCTIONS: &[&str] = &["to_timestamp", "to_timestamp_nanos", "t
 /// start time; never functions or types.
 #[must_use]
 pub fn session_state() -> SessionState {
+    session_state_with(&Functions::new())
+}
+
+/// As [`session_state`], with the functions that a program has added.
+#[must_use]
+pub fn session_state_with(added: &Functions) -> SessionState {
     let mut config = SessionConfig::new().with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
@@ -39,6 +46,8 @@ pub fn session_state() -> SessionState {
     scalars.extend([Now::function(), Mark::function(), WindowBounds::start(), WindowBounds::end()].map(Arc::new));
     let mut aggregates = SessionStateDefaults::default_aggregate_functions();
     exact::replace(&mut aggregates);
+    scalars.extend(added.scalars());
+    aggregates.extend(added.aggregates());
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(ExpandWindows)];
     rules.extend(Optimizer::new().rules);
     SessionStateBuilder::new_with_default_features()

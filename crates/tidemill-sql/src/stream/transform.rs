@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use tidemill_model::{Error, Place, Result};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Reentrance};
 
 use crate::session::guarded::Guarded;
 use crate::session::lift;
@@ -20,6 +20,8 @@ pub(super) struct TransformFactory {
     /// See [`OperatorFactory::definition`].
     pub(super) definition: String,
     pub(super) place: Place,
+    /// See [`OperatorFactory::reentrance`].
+    pub(super) reentrance: Option<Reentrance>,
 }
 
 impl OperatorFactory for TransformFactory {
@@ -33,6 +35,10 @@ impl OperatorFactory for TransformFactory {
 
     fn definition(&self) -> String {
         self.definition.clone()
+    }
+
+    fn reentrance(&self) -> Option<Reentrance> {
+        self.reentrance.clone()
     }
 }
 

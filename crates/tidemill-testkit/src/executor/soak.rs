@@ -201,6 +201,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
         limits: Limits::default(),
         errors: ErrorLimit::None,
         anew: None,
+        letters: None,
     }
 }
 

@@ -204,6 +204,7 @@ impl World {
             },
             errors: ErrorLimit::None,
             anew: None,
+            letters: None,
         };
         let Dataflow { lanes, mut coordinator, .. } = Dataflow::new(job)?;
         let stop = StopFlag::default();

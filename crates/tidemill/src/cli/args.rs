@@ -104,13 +104,14 @@ pub(crate) enum Command {
     Replay {
         /// The pipeline
         pipeline: String,
-        /// From where: earliest, or a time, which leaves out rows before it: 2026-11-20T02
-        #[arg(long, value_name = "earliest|TIME")]
+        /// From where: earliest; a time, which leaves out rows before it: 2026-11-20T02; or offsets of splits, where the
+        /// others are read from their beginning: raw_orders/3=1200,raw_orders/4=88, or @FILE with them
+        #[arg(long, value_name = "earliest|TIME|OFFSETS")]
         from: String,
         /// Only this table or view; may be repeated [default: all that the pipeline writes]
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
-        /// With a time: let results be those of the replayed rows alone, without anything older
+        /// With a time or offsets: let results be those of the replayed rows alone, without anything older
         #[arg(long)]
         whole: bool,
         /// Show what would be read, replaced and refused; change nothing
@@ -130,10 +131,14 @@ pub(crate) enum Command {
         /// The pipeline [default: all]
         pipeline: Option<String>,
     },
-    /// What could not be read or broke an expectation, by reason
+    /// What could not be read or broke an expectation, by reason; `replay` lets it enter again
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     DeadLetters {
+        #[command(subcommand)]
+        replay: Option<Letters>,
         /// The pipeline
-        pipeline: String,
+        #[arg(required = true)]
+        pipeline: Option<String>,
         /// Show the newest N records, too
         #[arg(long, value_name = "N", default_value_t = 1)]
         show: usize,
@@ -154,4 +159,36 @@ pub(crate) enum Command {
         /// The page [default: list them]
         page: Option<String>,
     },
+}
+
+/// What is done with dead letters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Letters {
+    /// Let letters enter again, after what made them letters was corrected: all of them in one epoch
+    Replay(Replaying),
+}
+
+/// Which letters enter again.
+#[derive(Debug, Args)]
+pub(crate) struct Replaying {
+    /// The pipeline
+    pub(crate) pipeline: String,
+    /// Only those of this table or view [default: all of the pipeline]
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub(crate) dataset: Option<String>,
+    /// Only those with this reason; may be repeated
+    #[arg(long, value_name = "REASON", conflicts_with = "from")]
+    pub(crate) reason: Vec<String>,
+    /// Only those for which this condition over the columns of NAME.dead_letters holds
+    #[arg(long = "where", value_name = "SQL", conflicts_with = "from")]
+    pub(crate) condition: Option<String>,
+    /// Those of this file, with the records as they were corrected there; dead-letters P --format ndjson writes it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// Show what would enter and what cannot; change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How many lanes [default: as configured, or one for each core]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) lanes: Option<NonZeroUsize>,
 }

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use serde_json::{Value, json};
 use tidemill_model::Timestamp;
-use tidemill_sql::batch::ViewSource;
+use tidemill_runtime::exec::StopFlag;
+use tidemill_sql::batch::{self, ViewSource};
 
+use super::args::Format;
 use super::failure::{Failure, Outcome};
 use super::grid::Grid;
 use super::numbers::{counted, grouped, instant};
 use super::output::Output;
+use super::rows;
 use crate::Workspace;
 
 /// A dead letter as stored.
@@ -31,8 +34,11 @@ struct Summary {
     last: Option<Timestamp>,
 }
 
-pub(crate) fn dead_letters(workspace: &Workspace, pipeline: &str, show: usize, output: &Output) -> Outcome {
+pub(crate) async fn dead_letters(workspace: &Workspace, pipeline: &str, show: usize, output: &Output) -> Outcome {
     workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+    if output.format == Format::Ndjson {
+        return Ok(export(workspace, pipeline, output).await?);
+    }
     let manifest = workspace.checkpoints(pipeline).latest()?;
     let has_run = manifest.is_some();
     let counters = manifest.map(|manifest| manifest.counters).unwrap_or_default();
@@ -52,6 +58,24 @@ pub(crate) fn dead_letters(workspace: &Workspace, pipeline: &str, show: usize, o
     Ok(())
 }
 
+/// Every letter that has not entered again as a line, to be corrected and given back.
+async fn export(workspace: &Workspace, pipeline: &str, output: &Output) -> tidemill_model::Result<()> {
+    let Some(manifest) = workspace.checkpoints(pipeline).latest()? else { return Ok(()) };
+    let project = workspace.catalog.project();
+    let named = |name: &&String| project.datasets.contains_key(*name) || project.materialized.contains_key(*name);
+    for dataset in manifest.counters.dead_letters.keys().filter(named) {
+        let sql = format!(
+            "SELECT letter, pipeline, dataset, reason, detail, split, position, event_time, raw, step, attempts \
+             FROM \"{dataset}\".dead_letters WHERE replayed_epoch IS NULL AND pipeline = '{pipeline}'"
+        );
+        let (views, resources) = (workspace.stored(), workspace.resources());
+        let answer = batch::query(&workspace.catalog, &views, &sql, &resources, StopFlag::default()).await?;
+        rows::print(&answer.schema, &answer.batches, output)?;
+    }
+    Ok(())
+}
+
+/// The letters of a batch that have not entered again.
 fn read(batch: &RecordBatch) -> Vec<Letter> {
     let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
     let (Some(reason), Some(detail), Some(split)) = (text("reason"), text("detail"), text("split")) else {
@@ -61,7 +85,9 @@ fn read(batch: &RecordBatch) -> Vec<Letter> {
     let at = batch.column_by_name("recorded_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
     let raw = batch.column_by_name("raw").and_then(|c| c.as_binary_opt::<i32>());
     let (Some(position), Some(at), Some(raw)) = (position, at, raw) else { return Vec::new() };
+    let replayed = batch.column_by_name("replayed_epoch");
     (0..batch.num_rows())
+        .filter(|row| replayed.is_none_or(|epochs| epochs.is_null(*row)))
         .map(|row| Letter {
             reason: reason.value(row).to_owned(),
             detail: detail.value(row).to_owned(),
@@ -131,6 +157,7 @@ fn human(pipeline: &str, letters: &BTreeMap<String, Vec<Letter>>, read: u64, sho
             "  tidemill query \"SELECT reason, detail, split, position FROM {dataset}.dead_letters LIMIT 5\""
         ));
     }
+    output.line(format!("  tidemill dead-letters replay {pipeline} --dry-run   once what is wrong was corrected"));
 }
 
 /// Shares never round to nothing or to everything.

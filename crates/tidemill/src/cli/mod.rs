@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod grid;
 mod init;
+mod letters;
 mod numbers;
 mod output;
 mod plan;
@@ -27,15 +28,22 @@ use std::sync::Arc;
 use clap::Parser;
 use tidemill_model::{Error, Interval, Result, Trigger};
 
+use crate::functions::Functions;
 use crate::rebuild::Request;
 use crate::{RunOptions, SystemClock, Workspace, variable};
-use args::{Arguments, Command, Common};
+use args::{Arguments, Command, Common, Letters};
 use failure::{Failure, Outcome};
 use output::Output;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(&Functions::new())
+}
+
+/// Runs the command line of a process whose program adds functions to SQL.
+#[must_use]
+pub fn main_with(functions: &Functions) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -47,7 +55,7 @@ pub fn main() -> ExitCode {
     let output = Output::new(&arguments.common);
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let outcome = runtime.block_on(Box::pin(execute(&arguments, &output)));
+            let outcome = runtime.block_on(Box::pin(execute(&arguments, functions, &output)));
             // Reads that were given up on must not keep the process.
             runtime.shutdown_background();
             outcome
@@ -63,7 +71,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn execute(arguments: &Arguments, output: &Output) -> Outcome<ExitCode> {
+async fn execute(arguments: &Arguments, functions: &Functions, output: &Output) -> Outcome<ExitCode> {
     match &arguments.command {
         Command::Init { folder, example } => init::init(folder, example.as_deref(), output)?,
         Command::Demo { stay, rows, folder } => {
@@ -72,7 +80,7 @@ async fn execute(arguments: &Arguments, output: &Output) -> Outcome<ExitCode> {
         Command::Reference { page } => reference::reference(page.as_deref(), output)?,
         command => {
             let asked = Asked::read(command).map_err(Failure::Usage)?;
-            let workspace = open(&arguments.common)?;
+            let workspace = open(&arguments.common, functions)?;
             let done = Box::pin(in_project(&workspace, command, asked, output)).await;
             return done.map_err(|failure| failure.with_state(&workspace));
         }
@@ -133,8 +141,13 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
         }
         Command::Query { sql } => Box::pin(query::query(workspace, sql, output)).await?,
         Command::Status { pipeline } => status::status(workspace, pipeline.as_deref(), output)?,
-        Command::DeadLetters { pipeline, show } => {
-            dead_letters::dead_letters(workspace, pipeline, *show, output)?;
+        Command::DeadLetters { replay: Some(Letters::Replay(asked)), .. } => {
+            let pipeline = workspace.catalog.project().pipeline(&asked.pipeline).map_err(Failure::Usage)?;
+            Box::pin(letters::replay(workspace, pipeline, asked, output)).await?;
+        }
+        Command::DeadLetters { replay: None, pipeline, show } => {
+            let pipeline = pipeline.as_deref().unwrap_or_default();
+            Box::pin(dead_letters::dead_letters(workspace, pipeline, *show, output)).await?;
         }
         Command::Watermarks { pipeline } => watermarks::watermarks(workspace, pipeline.as_deref(), output)?,
         Command::Verify { pipeline } => return Box::pin(verify::verify(workspace, pipeline, output)).await,
@@ -143,10 +156,10 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
 }
 
 /// Opens the project that the command is about.
-fn open(common: &Common) -> Result<Workspace> {
+fn open(common: &Common, functions: &Functions) -> Result<Workspace> {
     let here = match &common.project {
         Some(folder) => folder.clone(),
         None => std::env::current_dir().map_err(|e| Error::io("find", "the current folder", e))?,
     };
-    Workspace::open(&here, Arc::new(SystemClock), &variable)
+    Workspace::open_with(&here, Arc::new(SystemClock), &variable, functions)
 }

@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** a dry run and the run itself say the same of each target.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tidemill_model::{Error, Kind, Result, Timestamp};
+use tidemill_model::{Error, Kind, Result, SplitId, Timestamp};
 use tidemill_runtime::exec::{Progress, StopFlag};
 use tidemill_runtime::{NodeKind, Split};
 use tidemill_sql::Side;
@@ -16,19 +17,22 @@ use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
 use super::plan::{action_json, action_words};
 use super::run::{stop_on_signal, watch};
-use crate::rebuild::{self, Rebuilt, Request};
-use crate::{RunOptions, Workspace};
+use crate::rebuild::{self, Beginning, Rebuilt, Request};
+use crate::{RunOptions, Workspace, engine};
 
 /// What was asked for.
 ///
 /// # Errors
-/// Config, when it is neither `earliest` nor a time.
+/// Config, when it is neither `earliest` nor a time nor offsets.
 pub(super) fn request(from: &str, only: &[String], whole: bool) -> Result<Request> {
-    let from = match from {
-        "earliest" => None,
-        time => Some(Timestamp::parse(time).map_err(|_| {
+    let from = match (from, from.strip_prefix('@')) {
+        ("earliest", _) => Beginning::Earliest,
+        (_, Some(file)) => Beginning::Offsets(rebuild::starts_of_file(Path::new(file))?),
+        (offsets, _) if offsets.contains('=') => Beginning::Offsets(rebuild::starts(offsets)?),
+        (time, _) => Beginning::Time(Timestamp::parse(time).map_err(|_| {
             Error::new(Kind::Config, "C057", format!("`{time}` is no point to replay from"))
                 .fact("write earliest, or a time: 2026-11-20, 2026-11-20T14, 2026-11-20T14:30:00")
+                .fact("or offsets: raw_orders/3=1200,raw_orders/4=88, or @FILE with them")
         })?),
     };
     Ok(Request::Replay { only: only.iter().cloned().collect(), from, whole })
@@ -129,9 +133,26 @@ async fn compute(
     let before = progress.snapshot().counters.rows_read;
     let (checkpoints, stopped) = (workspace.checkpoints(pipeline), stop.clone());
     let running = tokio::task::spawn_blocking(move || prepared.run(&checkpoints, &stopped));
-    let outcome = watch(running, &progress, pipeline, workspace, output).await??;
+    let outcome = watch(running, &progress, pipeline, workspace, output).await?;
+    let outcome = outcome.map_err(|error| beside_history(workspace, pipeline, error))?;
     let rows = progress.snapshot().rows_read.saturating_sub(before);
     Ok(Some((outcome, rows, workspace.clock.now().since(begun))))
+}
+
+/// The error of a source that has forgotten rows, with what to do where they are in HISTORY.
+fn beside_history(workspace: &Workspace, pipeline: &str, error: Error) -> Error {
+    let Ok(plan) = engine::plan(workspace, pipeline) else { return error };
+    let datasets = &workspace.catalog.project().datasets;
+    let has_history = |name: &String| datasets.get(name).is_some_and(|dataset| dataset.history.is_some());
+    let read = plan.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Source(_)));
+    let Some(node) = read.map(|node| &node.name).find(|name| has_history(name)) else { return error };
+    if !["C151", "C152"].contains(&error.code()) {
+        return error;
+    }
+    error
+        .fact(format!("HISTORY of `{node}` is not read for this: nothing says which of its rows lie below a live offset"))
+        .fact("give the new query a new table with write = 'upsert' and two new pipelines: one writes the windows before an instant from HISTORY, tidemill run PAST --interval START/PERIOD, the other goes on live from there with start = 'INSTANT'")
+        .fact(format!("or take what is left: tidemill replay {pipeline} --from SOURCE/SPLIT=OFFSET --whole"))
 }
 
 /// Says what a replay would do.
@@ -148,21 +169,36 @@ pub(super) fn dry_run(workspace: &Workspace, pipeline: &Pipeline, request: &Requ
         let listed: Vec<Split> =
             source.source.list_splits().map_err(|e| e.context(format!("reading {}", node.name)))?;
         let begun: Vec<_> = progress.splits.iter().filter(|(_, split)| split.is_begun()).collect();
-        let rows: u64 = begun.iter().map(|(_, split)| split.rows).sum();
-        lines.push(format!("{}: {} rows of {}", node.name, grouped(rows), counted(begun.len() as u64, "split")));
+        let starts = match request {
+            Request::Replay { from: Beginning::Offsets(starts), .. } => starts.get(&node.name),
+            Request::Replay { .. } | Request::Changed => None,
+        };
+        let start = |id: &SplitId| starts.and_then(|starts| starts.get(id));
+        let whole: Vec<_> = begun.iter().filter(|(id, _)| start(id).is_none()).collect();
+        let rows: u64 = whole.iter().map(|(_, split)| split.rows).sum();
+        let parts = match begun.len() - whole.len() {
+            0 => String::new(),
+            parts => format!(", and a part of {}", counted(parts as u64, "split")),
+        };
+        lines.push(format!("{}: {} rows of {}{parts}", node.name, grouped(rows), counted(whole.len() as u64, "split")));
         for (id, split) in begun {
             let found = listed.iter().find(|listed| listed.id == *id);
             let offset = split.offset.as_ref().map(ToString::to_string);
-            if output.is_verbose() || found.is_none() {
+            if output.is_verbose() || found.is_none() || start(id).is_some() {
                 let gone = if found.is_none() { "  x it is gone, so it cannot be read again" } else { "" };
                 let to = offset.as_deref().unwrap_or("its end");
-                lines.push(format!("  {id} up to {to}, {} rows{gone}", grouped(split.rows)));
+                let what = match start(id) {
+                    Some(from) => format!("from {from} up to {to}"),
+                    None => format!("up to {to}, {} rows", grouped(split.rows)),
+                };
+                lines.push(format!("  {id} {what}{gone}"));
             }
             reads.push(json!({
                 "source": node.name,
                 "split": id.to_string(),
+                "from": start(id).map(ToString::to_string),
                 "up_to": offset,
-                "rows": split.rows,
+                "rows": start(id).is_none().then_some(split.rows),
                 "bytes": found.and_then(|split| split.bytes),
                 "gone": found.is_none(),
             }));
@@ -180,7 +216,8 @@ pub(super) fn dry_run(workspace: &Workspace, pipeline: &Pipeline, request: &Requ
         return Ok(());
     }
     let from = match request {
-        Request::Replay { from: Some(from), .. } => format!("rows from {} on", instant(*from)),
+        Request::Replay { from: Beginning::Time(from), .. } => format!("rows from {} on", instant(*from)),
+        Request::Replay { from: Beginning::Offsets(_), .. } => "rows after the offsets given".to_owned(),
         _ => "all rows".to_owned(),
     };
     output.line(format!("{}  {from}, up to epoch {}", pipeline.name, grouped(changes.record.epoch.0)));

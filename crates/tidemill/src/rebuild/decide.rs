@@ -55,6 +55,7 @@ pub enum Action {
 const KEYS_STAY: &str = "rows replace those of their key; keys that the new result does not have stay";
 const OLDER_GOES: &str = "it will hold nothing of the rows before";
 const ELSEWHERE: &str = "write to a new table: change the INSERT's target, or put it into a pipeline of its own";
+const BESIDE: &str = "give the rows to a new table beside it: add INSERT INTO new_table with the same SELECT to the pipeline, then replay with --only new_table";
 
 pub(super) fn decide(facts: Facts, why: Why) -> Action {
     let Facts { written, changed, stateful, unwritten } = facts;
@@ -68,11 +69,14 @@ pub(super) fn decide(facts: Facts, why: Why) -> Action {
         (Why::AskedFrom { .. }, Written::View) => Action::Anew(Some(OLDER_GOES)),
         (Why::Changed | Why::Asked, Written::View) => Action::Anew(None),
         (_, Written::Upsert { overwrites: true }) => Action::Anew(Some(KEYS_STAY)),
-        (Why::Changed, Written::Append | Written::Upsert { .. }) if unwritten => Action::Anew(None),
+        (Why::Changed | Why::Asked, Written::Append | Written::Upsert { .. }) if unwritten => Action::Anew(None),
+        (Why::AskedFrom { .. }, Written::Append | Written::Upsert { .. }) if unwritten => {
+            Action::Anew(Some(OLDER_GOES))
+        }
         (Why::Changed, Written::Append) => {
             Action::Refused("rows that it was given stay there, so those of both queries would be mixed", ELSEWHERE)
         }
-        (_, Written::Append) => Action::Refused("rows are only added there, so all would be there twice", ELSEWHERE),
+        (_, Written::Append) => Action::Refused("rows are only added there, so all would be there twice", BESIDE),
         (_, Written::Upsert { overwrites: false }) => {
             Action::Refused("what it holds cannot be replaced by what is computed anew", ELSEWHERE)
         }
@@ -116,7 +120,10 @@ mod tests {
             (fresh(printed), Why::Changed, Is::Anew),
             (same(view), Why::Asked, Is::Anew),
             (same(append), Why::Asked, Is::Refused),
-            (fresh(same(append)), Why::Asked, Is::Refused),
+            (fresh(same(append)), Why::Asked, Is::Anew),
+            (fresh(append), Why::Asked, Is::Anew),
+            (fresh(rows(append)), part, Is::Noted),
+            (fresh(same(append)), part, Is::Refused),
             (same(upsert), Why::Asked, Is::Noted),
             (same(printed), Why::Asked, Is::Refused),
             (same(view), Why::NotAsked, Is::Kept),

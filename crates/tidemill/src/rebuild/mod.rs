@@ -4,13 +4,14 @@
 //! **Invariant:** what `plan`, a dry run and the run itself say comes from one decision.
 
 mod decide;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidemill_checkpoint::{Checkpoints, Fate, Manifest, StateLock, fates};
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Timestamp};
-use tidemill_runtime::exec::{Dataflow, Progress, StopFlag, Views, run};
+use tidemill_runtime::exec::{Anew, Dataflow, Progress, Starts, StopFlag, Views, run};
 use tidemill_runtime::{NodeKind, WriteMode};
 use tidemill_sql::Side;
 use tidemill_sql::batch::{Lookups, finish_interval};
@@ -21,6 +22,7 @@ use crate::engine::{self, RunOptions};
 use decide::{Facts, Why, Written, decide};
 
 pub use decide::Action;
+pub use starts::{parse as starts, read as starts_of_file};
 
 /// What shall be computed anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +33,22 @@ pub enum Request {
     Replay {
         /// These tables and views; none names all that the pipeline writes.
         only: BTreeSet<String>,
-        /// Over the rows from this instant on.
-        from: Option<Timestamp>,
+        /// Over these rows.
+        from: Beginning,
         /// Whether results may then be of those rows alone.
         whole: bool,
     },
+}
+
+/// Which rows results are computed from anew, up to the offsets on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beginning {
+    /// All.
+    Earliest,
+    /// Those whose event time is not before this instant.
+    Time(Timestamp),
+    /// Those after these offsets, and all of the splits that are not named.
+    Offsets(Starts),
 }
 
 /// What becomes of what a pipeline has on record.
@@ -76,21 +89,30 @@ pub fn changes(workspace: &Workspace, pipeline: &str, plan: &StreamPlan, request
         return Err(Error::new(Kind::Config, "C056", format!("`{pipeline}` writes no `{unknown}`"))
             .fact(format!("it writes: {}", names.join(", "))));
     }
+    if let Request::Replay { from: Beginning::Offsets(starts), .. } = request {
+        starts::check(starts, &record)?;
+    }
     let mut targets = Vec::with_capacity(names.len());
     for name in names {
-        let facts = facts(plan, &record, &operators, name)?;
         let why = match request {
             Request::Changed => Why::Changed,
             Request::Replay { only, .. } if !only.is_empty() && !only.contains(name) => Why::NotAsked,
-            Request::Replay { from: None, .. } => Why::Asked,
-            Request::Replay { from: Some(_), whole, .. } => Why::AskedFrom { whole: *whole },
+            Request::Replay { from: Beginning::Earliest, .. } => Why::Asked,
+            Request::Replay { whole, .. } => Why::AskedFrom { whole: *whole },
         };
+        let facts = facts(plan, (&record, &operators), name, why)?;
         targets.push((name.clone(), decide(facts, why)));
     }
-    let differs = operators.iter().any(|(_, fate)| *fate != Fate::Keep);
-    let mut changes = Changes { record, operators, targets, differs };
+    let mut changes = Changes { record, operators, targets, differs: false };
     // An operator goes the way of what it leads to.
     let computed = plan.graph.leading_to(&changes.anew());
+    // A replay may fill a result that is new; that of another query it must not mix with what stands.
+    let fits = |(name, fate): &(String, Fate)| match (fate, request) {
+        (Fate::Keep, _) => true,
+        (Fate::New, Request::Replay { .. }) => computed.nodes.iter().any(|node| node.name == *name),
+        _ => false,
+    };
+    changes.differs = !changes.operators.iter().all(fits);
     for (name, fate) in changes.operators.iter_mut().filter(|(_, fate)| *fate == Fate::Keep) {
         if computed.nodes.iter().any(|node| node.name == *name) {
             *fate = Fate::Rebuild;
@@ -99,7 +121,12 @@ pub fn changes(workspace: &Workspace, pipeline: &str, plan: &StreamPlan, request
     Ok(Some(changes))
 }
 
-fn facts(plan: &StreamPlan, record: &Manifest, operators: &[(String, Fate)], name: &str) -> Result<Facts> {
+fn facts(
+    plan: &StreamPlan,
+    (record, operators): (&Manifest, &[(String, Fate)]),
+    name: &str,
+    why: Why,
+) -> Result<Facts> {
     let leading = plan.graph.leading_to(&BTreeSet::from([name.to_owned()]));
     let of = |found: &dyn Fn(Fate) -> bool| {
         let fate = |node: &str| operators.iter().find(|(name, _)| name == node).map(|(_, fate)| *fate);
@@ -118,7 +145,8 @@ fn facts(plan: &StreamPlan, record: &Manifest, operators: &[(String, Fate)], nam
     };
     // Rows of the newest epoch may not have reached their table yet.
     let on_its_way = record.sinks.get(name).is_some_and(|sink| !sink.committables.is_empty());
-    let unwritten = changed && !on_its_way && sink.is_unwritten()?;
+    let may_be_filled = changed && why == Why::Changed || matches!(why, Why::Asked | Why::AskedFrom { .. });
+    let unwritten = may_be_filled && !on_its_way && sink.is_unwritten()?;
     Ok(Facts { written, changed, stateful, unwritten })
 }
 
@@ -137,8 +165,8 @@ pub struct Rebuilt {
 /// As [`engine::plan`].
 pub(crate) fn plan(workspace: &Workspace, pipeline: &str, request: &Request, lookups: &Lookups) -> Result<StreamPlan> {
     let from = match request {
-        Request::Replay { from, .. } => *from,
-        Request::Changed => None,
+        Request::Replay { from: Beginning::Time(from), .. } => Some(*from),
+        Request::Replay { .. } | Request::Changed => None,
     };
     plan_stream_from(&workspace.catalog, pipeline, Side::Live, &lookups.opener(), from)
 }
@@ -192,7 +220,11 @@ pub fn prepare(
     }
     let targets = changes.anew();
     let mut job = engine::job(workspace, pipeline, plan, options, &Arc::new(Views::default()), progress)?;
-    job.anew = Some(targets.clone());
+    let from = match request {
+        Request::Replay { from: Beginning::Offsets(starts), .. } => starts.clone(),
+        Request::Replay { .. } | Request::Changed => Starts::new(),
+    };
+    job.anew = Some(Anew { targets: targets.clone(), from });
     let dataflow = Dataflow::new(job)?;
     Ok(Some(Prepared { dataflow, before: changes.record.epoch, targets, lock }))
 }

@@ -118,7 +118,8 @@ impl<'a> To<'a> {
 /// # Errors
 /// Plan, at its place; whatever sources, targets and the store answer.
 pub async fn verify(verifying: &Verifying<'_>) -> Result<Vec<Verified>> {
-    let engine = Engine::new(&verifying.resources, verifying.catalog.environment().clock.now())?;
+    let engine =
+        Engine::new(&verifying.resources, verifying.catalog.environment().clock.now(), verifying.catalog.functions())?;
     let project = verifying.catalog.project();
     let views = verifying.pipeline.materialized.iter().filter_map(|name| project.materialized.get(name)).map(To::View);
     let mut verified = Vec::new();

@@ -109,6 +109,11 @@ impl GateRules {
         format!("not null {:?}; checks {checks:?}; time {:?}{changes}", self.not_null, self.event_time)
     }
 
+    /// The conditions of the CHECKs.
+    pub fn conditions(&self) -> impl Iterator<Item = &Expr> {
+        self.checks.iter().map(|check| &check.condition)
+    }
+
     /// The columns that the rules look at, in the dataset's order; they must be decoded.
     #[must_use]
     pub fn judged(&self) -> Vec<String> {

@@ -2,23 +2,24 @@
 //!
 //! **Invariant:** nodes are added inputs first, so the graph is in topological order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Distinct, JoinType, LogicalPlan};
 use tidemill_model::{Error, Kind, Place, Result};
-use tidemill_runtime::{Graph, NodeId, NodeKind, OperatorFactory, Route};
+use tidemill_runtime::{Graph, NodeId, NodeKind, OperatorFactory, Reentrance, Route};
 
 use super::closing::{Most, most};
 use super::pending::Stream;
 use super::refuse::at_word;
 use super::sources::Placed;
 use super::statement::{Statement, Target};
+use super::versioned::Versioned;
 use super::{OpenTable, SinkPlan, StreamPlan, ViewPlan, fingerprint};
 use crate::catalog::{Catalog, Side};
 use crate::language::Pipeline;
-use crate::session::guarded::{Chain, Failing, Guarded, OnItsWay, Step, columns};
+use crate::session::guarded::{Chain, Failing, Guarded, OnItsWay, Step, arrow_schema, columns};
 use crate::session::{AsofNode, Meaning, WindowNode, lift, lineage};
 use crate::stream::aggregate::Emission;
 use crate::stream::transform::TransformFactory;
@@ -168,7 +169,8 @@ impl<'a> Builder<'a> {
         let text = format!("union of {}", nodes.len());
         let steps = self.guarded(&Chain::over(Arc::clone(&schema)), Vec::new(), None, walk.statement);
         let definition = text.clone();
-        let factory = TransformFactory { steps, text, definition, place: walk.statement.place.clone() };
+        let place = walk.statement.place.clone();
+        let factory = TransformFactory { steps, text, definition, place, reentrance: None };
         let union = self.add_operator(walk.statement, "union", Arc::new(factory));
         for (input, node) in nodes.into_iter().enumerate() {
             self.graph.connect(node, union, input, Route::Forward);
@@ -184,7 +186,9 @@ impl<'a> Builder<'a> {
         let (steps, text) = stream.chain.compiled().map_err(|error| uncompiled(&error, &statement.place))?;
         let steps = self.guarded(&stream.chain, steps, stream.time, statement);
         let definition = stream.chain.definition();
-        let factory = TransformFactory { steps, text, definition, place: statement.place.clone() };
+        let reentrance = reentrance(stream);
+        let place = statement.place.clone();
+        let factory = TransformFactory { steps, text, definition, place, reentrance };
         let node = self.add_operator(statement, "select", Arc::new(factory));
         self.graph.connect(stream.node, node, 0, Route::Forward);
         Ok(node)
@@ -208,6 +212,10 @@ impl<'a> Builder<'a> {
         kind: &str,
         factory: Arc<dyn OperatorFactory>,
     ) -> NodeId {
+        let factory: Arc<dyn OperatorFactory> = match &statement.functions {
+            none if none.is_empty() => factory,
+            called => Arc::new(Versioned { step: factory, functions: called.clone() }),
+        };
         let base = format!("{}.{kind}", statement.name);
         let mut name = base.clone();
         let mut number = 1;
@@ -223,6 +231,15 @@ impl<'a> Builder<'a> {
         let project = self.catalog.project();
         lineage(plan, &|name| Some(project.datasets.get(name)?.watermark.as_ref()?.column.clone()))
     }
+}
+
+/// What a row must have that enters before the pending steps of a stream again. Rows that may be taken back cannot: what
+/// takes back such a row leaves no letter. Nor can those of which two columns have one name, as letters go by names.
+fn reentrance(stream: &Stream) -> Option<Reentrance> {
+    let schema = arrow_schema(stream.chain.input());
+    let names: BTreeSet<&String> = schema.fields().iter().map(|field| field.name()).collect();
+    let whole = !stream.changes && names.len() == schema.fields().len();
+    whole.then(|| Reentrance { read: stream.chain.shown(), schema: Arc::clone(&schema) })
 }
 
 /// A construct that streams do not have yet.

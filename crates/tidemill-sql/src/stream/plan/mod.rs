@@ -17,6 +17,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod timed;
+mod versioned;
 mod window_join;
 mod windows;
 
@@ -134,7 +135,7 @@ pub fn plan_stream_from(
         return Err(error.fact(format!("pipelines: {}", known.join(", "))));
     };
     let declared = &Pipeline { start: declared.start.max(start), ..declared.clone() };
-    let state = crate::session::session_state();
+    let state = crate::session::session_state_with(catalog.functions());
     let statements = Statement::of_pipeline(catalog, declared, side, &state)?;
     if statements.is_empty() {
         return Err(Error::new(Kind::Plan, "P139", format!("the pipeline `{pipeline}` does nothing"))

@@ -7,15 +7,15 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use tidemill_model::{Error, Kind, Place, Result};
 
-use crate::session::lift;
+use crate::session::{Functions, lift};
 
 /// Functions that tell the time of the run.
 const CLOCK: &[&str] = &["now", "current_date", "current_time", "today", "localtimestamp"];
 /// Refuses calls anywhere in a plan, subqueries included.
-pub(super) fn refuse_calls(plan: &LogicalPlan, place: &Place) -> Result<()> {
+pub(super) fn refuse_calls(plan: &LogicalPlan, place: &Place, added: &Functions) -> Result<()> {
     let visited = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
-            expr.apply(|part| match call(part) {
+            expr.apply(|part| match call(part).or_else(|| beyond(part, added)) {
                 Some(error) => Err(DataFusionError::External(Box::new(error(place)))),
                 None => Ok(TreeNodeRecursion::Continue),
             })
@@ -56,6 +56,29 @@ fn call(expr: &Expr) -> Option<Refusal> {
                 refuse(place, &name, "P133", format!("{name} depends on the order of rows"))
                     .label("not available in a stream")
                     .fact("approx_percentile_cont does not; or compute it in an interval run")
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// Uses of an added aggregate that it knows nothing of, and could only answer wrongly.
+fn beyond(expr: &Expr, added: &Functions) -> Option<Refusal> {
+    match expr {
+        Expr::AggregateFunction(call) if call.params.distinct && added.has_aggregate(call.func.name()) => {
+            let name = call.func.name().to_owned();
+            Some(Box::new(move |place| {
+                refuse(place, &name, "P241", format!("{name} cannot be called with DISTINCT"))
+                    .label("an added aggregate sees every row")
+                    .fact("make the rows distinct in a query below it: SELECT DISTINCT …")
+            }))
+        }
+        Expr::WindowFunction(call) if added.has_aggregate(call.fun.name()) => {
+            let name = call.fun.name().to_owned();
+            Some(Box::new(move |place| {
+                refuse(place, &name, "P242", format!("{name} cannot be called with OVER in a stream"))
+                    .label("an added aggregate cannot take rows back, as a moving frame has to")
+                    .fact("use it in a GROUP BY, with or without a window of TUMBLE, HOP or SESSION")
             }))
         }
         _ => None,

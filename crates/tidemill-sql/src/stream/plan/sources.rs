@@ -79,7 +79,12 @@ impl Builder<'_> {
         };
         let state = self.state.clone();
         let (gate_input, gate_output) = (Arc::clone(&decoded), Arc::clone(&accepted));
-        let definition = rules.definition();
+        let mut definition = rules.definition();
+        let called = self.catalog.functions().called_by(rules.conditions());
+        let called = called.map_err(|error| lift(&error, &dataset.place))?;
+        if !called.is_empty() {
+            definition.push_str(&format!("; functions {called}"));
+        }
         // Made once here so that what is wrong is told by the plan, not by the run.
         rules.gate(&state, &gate_input, &gate_output)?;
         let gate: MakeGate = Arc::new(move || rules.gate(&state, &gate_input, &gate_output));

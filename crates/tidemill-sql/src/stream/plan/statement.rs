@@ -28,6 +28,8 @@ pub(super) struct Statement {
     pub(super) place: Place,
     /// What a user should know.
     pub(super) notes: Vec<String>,
+    /// The functions that a program has added and it calls, with their versions.
+    pub(super) functions: String,
 }
 
 /// Where results go.
@@ -102,7 +104,7 @@ impl Statement {
         let place = place.clone();
         let mut notes = Vec::new();
         let mut plan = planner.query(query, &place)?;
-        refuse_calls(&plan, &place)?;
+        refuse_calls(&plan, &place, catalog.functions())?;
         while let LogicalPlan::Sort(sort) = plan {
             if sort.fetch.is_some() {
                 return Err(Error::new(Kind::Plan, "P136", "LIMIT is not available in a stream").at(&place));
@@ -114,7 +116,8 @@ impl Statement {
             plan = insert_columns(plan, insert, catalog.dataset(&insert.target)?)?;
         }
         let plan = optimize(plan, state).map_err(|error| lift(&error, &place))?;
-        Ok(Statement { name, target, plan, place, notes })
+        let functions = catalog.functions().called_in(&plan).map_err(|error| lift(&error, &place))?;
+        Ok(Statement { name, target, plan, place, notes, functions })
     }
 }
 
