@@ -10,7 +10,7 @@ use super::{Checkpoints, KEPT, name_part};
 use crate::{BlobStore, ChunkRef, Fault, Manifest, Memory, OperatorState};
 
 fn manifest(epoch: u64, chunks: BTreeMap<String, ChunkRef>) -> Manifest {
-    let state = OperatorState { fingerprint: "f".to_owned(), chunks };
+    let state = OperatorState { fingerprint: "f".to_owned(), lanes: 1, chunks };
     Manifest {
         fingerprint: "f".to_owned(),
         state: BTreeMap::from([("sum".to_owned(), state)]),

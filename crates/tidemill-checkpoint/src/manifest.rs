@@ -116,6 +116,9 @@ fn is_zero(rows: &u64) -> bool {
 pub struct OperatorState {
     /// The operator's fingerprint; state of another one is never loaded.
     pub fingerprint: String,
+    /// How many lanes stored it; of manifests that do not say it 0.
+    #[serde(default)]
+    pub lanes: usize,
     /// `lane/chunk` to where its rows lie.
     pub chunks: BTreeMap<String, ChunkRef>,
 }

@@ -114,7 +114,11 @@ mod tests {
 
     fn state(fingerprint: &str) -> OperatorState {
         let chunk = ChunkRef { file: format!("file of {fingerprint}"), start: 0, length: 1, crc: 0 };
-        OperatorState { fingerprint: fingerprint.to_owned(), chunks: BTreeMap::from([("0/all".to_owned(), chunk)]) }
+        OperatorState {
+            fingerprint: fingerprint.to_owned(),
+            lanes: 1,
+            chunks: BTreeMap::from([("0/all".to_owned(), chunk)]),
+        }
     }
 
     fn source(rows: u64) -> SourceProgress {

@@ -7,13 +7,18 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tidemill_model::{Epoch, Result, Watermark};
 
-use crate::{Batch, DeadLetter, LateRow};
+use crate::{Batch, DeadLetter, LateRow, StateMemory, Stored};
 
 /// One step of a dataflow on one lane.
 ///
-/// The engine calls, on one thread: `restore` once, then `on_batch`, `on_input_watermark` and `on_watermark` as input
+/// The engine calls, on one thread: `bound` once, `restore_from` at most once, then `on_batch`, `on_input_watermark` and `on_watermark` as input
 /// comes, and at each barrier `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
 pub trait Operator: Send {
+    /// The memory that its state shares with others. Conservative default: all of it stays in memory and is not counted.
+    fn bound(&mut self, memory: &StateMemory) {
+        let _ = memory;
+    }
+
     /// Rows on one of the operator's inputs. A row that an expression fails on is a dead letter, not an error.
     ///
     /// # Errors
@@ -70,6 +75,15 @@ pub trait Operator: Send {
         Ok(Vec::new())
     }
 
+    /// As `snapshot`, which it calls unless it is overridden; each chunk is given as soon as it is made, so that those of a
+    /// large state are never in memory together.
+    ///
+    /// # Errors
+    /// As `snapshot`; whatever `give` answers.
+    fn snapshot_into(&mut self, epoch: Epoch, give: &mut dyn FnMut(StateChunk) -> Result<()>) -> Result<()> {
+        self.snapshot(epoch)?.into_iter().try_for_each(give)
+    }
+
     /// Takes back every chunk of *all* lanes' snapshots of this operator; an operator behind an exchange keeps the
     /// rows whose key belongs to `lane` of `lanes` (see [`crate::Route::lane_of`]), so the number of lanes may
     /// change between runs. Called once, before any input.
@@ -79,6 +93,22 @@ pub trait Operator: Send {
     fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
         let _ = (chunks, lane, lanes);
         Ok(())
+    }
+
+    /// Whether the stored chunks may stay when they are restored onto as many lanes as stored them. Conservative default:
+    /// the first snapshot after a start stores everything, and nothing else counts.
+    fn keeps_chunks(&self) -> bool {
+        false
+    }
+
+    /// Takes back what was stored, chunk by chunk. Where chunks are kept, they are those of its own lane, and the next
+    /// snapshot tells what changed since they were stored. Conservative default: they are gathered for `restore`.
+    ///
+    /// # Errors
+    /// As `restore`; whatever reading answers.
+    fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        let chunks = stored.by_ref().collect::<Result<Vec<_>>>()?;
+        self.restore(chunks, stored.lane, stored.lanes)
     }
 
     /// Late rows dropped since the start, for reports.

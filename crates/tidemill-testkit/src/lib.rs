@@ -6,6 +6,7 @@ mod arrivals;
 mod clock;
 pub mod executor;
 mod folder;
+pub mod made;
 mod rows;
 mod simulation;
 

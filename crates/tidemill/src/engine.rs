@@ -103,6 +103,7 @@ pub(crate) fn job(
         published: Arc::clone(published),
         progress: Arc::clone(progress),
         limits: options.limits,
+        memory: workspace.state_memory(pipeline, options.limits.state_bytes)?,
         errors: declared.max_errors,
         anew: None,
         letters: None,

@@ -6,6 +6,7 @@ pub mod cli;
 mod engine;
 pub mod functions;
 pub mod letters;
+mod machine;
 pub mod rebuild;
 mod registry;
 mod verify;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidemill_checkpoint::{BlobStore, Checkpoints, LocalStore, RemoteStore, StateLock};
 use tidemill_model::{Clock, Result};
-use tidemill_runtime::Environment;
+use tidemill_runtime::{Environment, StateMemory};
 use tidemill_sql::batch::{Resources, Stored};
 use tidemill_sql::session::Functions;
 use tidemill_sql::{Catalog, Project};
@@ -13,10 +13,20 @@ use tidemill_sql::{Catalog, Project};
 use tidemill_serve::{ServedView, Window};
 
 use crate::registry::look;
-use crate::{engine, registry};
+use crate::{engine, machine, registry};
 
 /// Memory for bounded queries when the project does not say.
 const DEFAULT_MEMORY: u64 = 4 << 30;
+/// Memory for states where neither the project nor the machine says how much there is.
+const DEFAULT_STATE_MEMORY: u64 = 2 << 30;
+/// Less than this would only be slow.
+const LEAST_STATE_MEMORY: u64 = 128 << 20;
+
+/// What states may take unless the project says it: a third of the machine, so that the rest of the process, readers of
+/// views and the system's cache of files have room too.
+fn default_state_memory() -> u64 {
+    machine::memory().map_or(DEFAULT_STATE_MEMORY, |bytes| (bytes / 3).max(LEAST_STATE_MEMORY))
+}
 
 /// A project opened for work.
 #[derive(Debug)]
@@ -32,6 +42,7 @@ pub struct Workspace {
     /// How many lanes a pipeline has.
     pub lanes: usize,
     memory: u64,
+    state_memory: u64,
 }
 
 impl Workspace {
@@ -78,6 +89,7 @@ impl Workspace {
             clock,
             lanes: config.lanes.unwrap_or(cores).max(1),
             memory: config.memory.unwrap_or(DEFAULT_MEMORY),
+            state_memory: config.state_memory.unwrap_or_else(default_state_memory),
         })
     }
 
@@ -98,6 +110,16 @@ impl Workspace {
     pub fn resources(&self) -> Resources {
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         Resources { partitions: self.lanes, memory, spill: self.state.join("spill") }
+    }
+
+    /// What the states of a pipeline's operators may take of memory, and where the rest lies while it runs: `bytes`, or
+    /// what the project says. The pipeline must be locked.
+    ///
+    /// # Errors
+    /// Config and Unavailable, when what an earlier run left there cannot be removed.
+    pub fn state_memory(&self, pipeline: &str, bytes: Option<usize>) -> Result<StateMemory> {
+        let bytes = bytes.unwrap_or_else(|| usize::try_from(self.state_memory).unwrap_or(usize::MAX));
+        StateMemory::open(bytes, &self.folder(pipeline).join("spill"))
     }
 
     /// Makes this process the only one that runs the pipeline.

@@ -34,6 +34,16 @@ pub(crate) fn kills() -> u64 {
     number("TIDEMILL_E2E_KILLS").unwrap_or(100)
 }
 
+/// How many days a soak has.
+pub(crate) fn days() -> u64 {
+    number("TIDEMILL_E2E_DAYS").unwrap_or(7)
+}
+
+/// How many rows come in a busy minute of a soak.
+pub(crate) fn per_minute() -> u64 {
+    number("TIDEMILL_E2E_PER_MINUTE").unwrap_or(240)
+}
+
 fn number(name: &str) -> Option<u64> {
     let text = variable(name)?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`, not a number")))

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
-use tidemill_model::{Epoch, Timestamp, Watermark};
+use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::pull::SourceCut;
-use crate::{Committable, Filed, LateRow, StateChunk};
+use crate::{ColdFile, Committable, Filed, LateRow, StateMemory};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,47 @@ pub(crate) enum Command {
     Barrier(Epoch),
 }
 
+/// A chunk of state on its way to the checkpoint store.
+#[derive(Debug)]
+pub(crate) struct StagedChunk {
+    pub(crate) name: String,
+    /// Its rows, encoded; `None` when the chunk is gone.
+    pub(crate) bytes: Option<Staged>,
+    /// Its rows, where readers in this process are shown them.
+    pub(crate) rows: Option<RecordBatch>,
+}
+
+/// Encoded rows, in memory or in the tier.
+#[derive(Debug)]
+pub(crate) enum Staged {
+    Here(Bytes),
+    Parked(ColdFile),
+}
+
+/// Encoded state of an epoch beyond so many bytes waits for the epoch in the tier.
+const STAGED_HERE: usize = 32 << 20;
+
+impl Staged {
+    /// These bytes, after so many that the lane has staged for the epoch in hand.
+    pub(crate) fn of(bytes: Bytes, staged: &mut usize, memory: &StateMemory) -> Result<Staged> {
+        *staged += bytes.len();
+        let share = memory.share();
+        if *staged <= STAGED_HERE || !share.is_bounded() {
+            return Ok(Staged::Here(bytes));
+        }
+        let mut file = share.file()?;
+        file.write(&bytes)?;
+        Ok(Staged::Parked(file.finish()?))
+    }
+
+    pub(crate) fn read(&self) -> Result<Bytes> {
+        match self {
+            Staged::Here(bytes) => Ok(bytes.clone()),
+            Staged::Parked(file) => Ok(Bytes::from(file.read()?)),
+        }
+    }
+}
+
 /// What a lane staged for an epoch.
 #[derive(Debug)]
 pub(crate) struct Ack {
@@ -30,8 +72,8 @@ pub(crate) struct Ack {
     pub(crate) epoch: Epoch,
     /// Source node to its part.
     pub(crate) sources: BTreeMap<String, SourceCut>,
-    /// Operator node to its changed chunks, encoded.
-    pub(crate) state: BTreeMap<String, Vec<(StateChunk, Bytes)>>,
+    /// Operator node to its changed chunks.
+    pub(crate) state: BTreeMap<String, Vec<StagedChunk>>,
     /// Sink node to what it prepared.
     pub(crate) sinks: BTreeMap<String, Committable>,
     /// View and other operator nodes to the watermark they stand at.

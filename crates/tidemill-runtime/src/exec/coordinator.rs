@@ -3,7 +3,7 @@
 //! The life of an epoch: barriers to all lanes, acknowledgements from all, state and dead letters written, manifest
 //! created if absent (the one commit point), sinks committed, views published.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::progress::SplitStatus;
 use super::rebuild::{Rebuild, gone, too_many_dead};
 use super::reentry::{Reentering, too_many};
 use super::ticks::{Next, Observed, next};
-use crate::{Committable, NodeKind, SinkCommitter};
+use crate::{Committable, NodeKind, SinkCommitter, StateMemory};
 
 /// What a step of the coordinator answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Coordinator {
     marks: Vec<Watermark>,
     /// Whether the next manifest is the first of this process.
     first: bool,
+    /// Operator nodes whose chunks stayed as they were when this process began.
+    kept: BTreeSet<String>,
     /// Whether every source ends.
     bounded: bool,
     /// What goes through once more, if that is the job.
@@ -96,6 +98,7 @@ impl Coordinator {
     pub(crate) fn new(
         job: Job,
         (resumed, again): (Option<Manifest>, Again),
+        kept: BTreeSet<String>,
         committers: BTreeMap<String, Box<dyn SinkCommitter>>,
         shared: Arc<Shared>,
     ) -> Coordinator {
@@ -122,10 +125,15 @@ impl Coordinator {
             next_discovery: Timestamp(i64::MIN),
             marks: Vec::new(),
             first: true,
+            kept,
             bounded,
             again,
             probe: None,
         }
+    }
+
+    pub(crate) fn memory(&self) -> StateMemory {
+        self.job.memory.clone()
     }
 
     /// Lets `flag` end the job after the epoch in hand.
@@ -317,6 +325,8 @@ impl Coordinator {
             fingerprints: &self.fingerprints,
             previous: self.manifest.as_ref().filter(|_| self.again.rebuild.is_none()),
             whole: self.first,
+            kept: &self.kept,
+            lanes: self.shared.quiet.len(),
             now: self.job.clock.now(),
             errors: self.job.errors,
             reentering: self.again.reentering.as_ref(),
@@ -437,10 +447,11 @@ impl Coordinator {
             let Some(state) = manifest.views.get(&view.view) else { continue };
             let mut changed = Vec::new();
             for ack in acks {
-                for (chunk, _) in ack.state.get(&view.node).into_iter().flatten() {
+                for chunk in ack.state.get(&view.node).into_iter().flatten() {
                     changed.push((format!("{}/{}", ack.lane, chunk.name), chunk.rows.clone()));
                 }
             }
+            let whole = whole && !self.kept.contains(&view.node);
             self.job.published.publish(&view.view, changed, whole, manifest.epoch, state);
         }
     }

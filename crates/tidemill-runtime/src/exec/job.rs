@@ -16,8 +16,9 @@ use super::lane::Lane;
 use super::progress::Progress;
 use super::rebuild::{Anew, Rebuild};
 use super::reentry::{Reentering, Reentry};
+use super::restore::restore;
 use super::views::Views;
-use crate::{Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter};
+use crate::{Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter, StateMemory};
 
 /// A pipeline to run with the stream executor.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Job {
     pub progress: Arc<Progress>,
     /// Bounds of memory.
     pub limits: Limits,
+    /// What the states of its operators share.
+    pub memory: StateMemory,
     /// How many rows of an epoch may fail in expressions.
     pub errors: ErrorLimit,
     /// The results that are computed anew, over the input that is on record and no row more, and switched in one epoch,
@@ -76,11 +79,19 @@ pub struct Limits {
     pub queue_batches: usize,
     /// How often new splits are looked for while following.
     pub discovery: Duration,
+    /// Bytes of memory that the states of all operators take together; what the project says unless given.
+    pub state_bytes: Option<usize>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { epoch_rows: 4_000_000, dead_bytes: 64 << 20, queue_batches: 16, discovery: Duration::from_secs(1) }
+        Limits {
+            epoch_rows: 4_000_000,
+            dead_bytes: 64 << 20,
+            queue_batches: 16,
+            discovery: Duration::from_secs(1),
+            state_bytes: None,
+        }
     }
 }
 
@@ -174,13 +185,24 @@ impl Dataflow {
             let anew = rebuild.is_some();
             ready.push(Lane::new(&job, (lane, lanes), (to_present, anew), &queues, Arc::clone(&shared))?);
         }
+        let mut kept = BTreeSet::new();
         if rebuild.is_none() {
-            restore(&job, resumed.as_ref(), &mut ready)?;
+            if let Some(manifest) = &resumed {
+                kept = restore(&job, manifest, &mut ready)?;
+            }
             raise(&mut ready)?;
         }
         let again = Again { rebuild, reentering, fingerprints };
-        let coordinator = Coordinator::new(job, (resumed, again), committers, Arc::clone(&shared));
+        let coordinator = Coordinator::new(job, (resumed, again), kept, committers, Arc::clone(&shared));
         Ok(Dataflow { lanes: ready, coordinator, shared })
+    }
+}
+
+impl Dataflow {
+    /// What the states of its operators take of memory.
+    #[must_use]
+    pub fn memory(&self) -> StateMemory {
+        self.coordinator.memory()
     }
 }
 
@@ -276,34 +298,6 @@ pub(crate) fn exchange_queues(graph: &Graph, lanes: usize) -> BTreeMap<(usize, u
         }
     }
     queues
-}
-
-/// Gives each operator on each lane the chunks of all lanes, and publishes the views as they were.
-fn restore(job: &Job, resumed: Option<&Manifest>, lanes: &mut [Lane]) -> Result<()> {
-    let Some(manifest) = resumed else { return Ok(()) };
-    for (name, state) in &manifest.state {
-        let mut chunks = Vec::new();
-        for (key, reference) in &state.chunks {
-            let bytes = job.checkpoints.read_chunk(reference)?;
-            let (schema, batches) = crate::ipc::decode_batches(&bytes)?;
-            let rows = arrow::compute::concat_batches(&schema, &batches)
-                .map_err(|e| Error::internal("state chunks do not fit together").because(e))?;
-            chunks.push((key.clone(), rows));
-        }
-        for view in job.views.iter().filter(|view| view.node == *name) {
-            if let Some(state) = manifest.views.get(&view.view) {
-                job.published.restore(&view.view, &chunks, manifest.epoch, state);
-            }
-        }
-        for lane in lanes.iter_mut() {
-            let named = chunks.iter().map(|(key, rows)| {
-                let chunk = key.split_once('/').map_or(key.as_str(), |(_, chunk)| chunk);
-                (chunk.to_owned(), rows.clone())
-            });
-            lane.restore(name, named.collect())?;
-        }
-    }
-    Ok(())
 }
 
 /// Tells every node on every lane the time on record, before any lane reads: behind an exchange, rows of a lane that

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
 
 use super::align::{Due, Inputs};
-use super::command::{Ack, Command};
+use super::command::{Ack, Command, Staged, StagedChunk};
 use super::divide::split_by_lane;
 use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceDriver};
 use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
-use crate::{Batch, DeadLetter, Filed, LateRow, NodeKind, Output, ipc};
+use crate::{Batch, DeadLetter, Filed, LateRow, NodeKind, Operator, Output, StateChunk, StateMemory, ipc};
 
 /// One lane.
 pub struct Lane {
@@ -33,6 +33,10 @@ pub struct Lane {
     failed: bool,
     /// Whether results are computed anew, to be put in the place of others.
     anew: bool,
+    /// What the states of operators share.
+    memory: StateMemory,
+    /// Bytes of state that are staged in memory for the epoch in hand.
+    staged_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +66,11 @@ impl Lane {
                     let driver = SourceDriver::new(source.clone(), board, boards, clock, (lane, lanes), to_present);
                     Work::Source(Box::new(driver))
                 }
-                NodeKind::Operator(factory) => Work::Operator(factory.create(lane, lanes)?),
+                NodeKind::Operator(factory) => {
+                    let mut operator = factory.create(lane, lanes)?;
+                    operator.bound(&job.memory);
+                    Work::Operator(operator)
+                }
                 NodeKind::Sink(sink) => Work::Sink(sink.writer(lane)?),
             };
             nodes.push(NodeRun {
@@ -75,6 +83,7 @@ impl Lane {
                 dead: Vec::new(),
                 dead_bytes: 0,
                 late: Vec::new(),
+                shown: job.views.iter().any(|view| view.node == node.name),
             });
         }
         let incoming = wire(job, lane, lanes, queues, &mut nodes);
@@ -94,18 +103,24 @@ impl Lane {
             barriers_due: 0,
             failed: false,
             anew,
+            memory: job.memory.clone(),
+            staged_bytes: 0,
         })
     }
 
-    /// Gives the operator of this node its chunks back.
-    pub(crate) fn restore(&mut self, node: &str, chunks: Vec<(String, arrow::array::RecordBatch)>) -> Result<()> {
-        let (lane, lanes) = (self.lane, self.lanes);
-        for run in self.nodes.iter_mut().filter(|run| run.name == node) {
-            if let Some(Work::Operator(operator)) = &mut run.work {
-                return operator.restore(chunks, lane, lanes).map_err(|e| e.context(format!("restoring {node}")));
-            }
-        }
-        Err(Error::internal(format!("no operator `{node}` to restore")))
+    /// The number of this lane.
+    pub(crate) fn number(&self) -> usize {
+        self.lane
+    }
+
+    /// The operator of a node, to be restored.
+    pub(crate) fn operator(&mut self, node: &str) -> Result<&mut Box<dyn Operator>> {
+        let runs = self.nodes.iter_mut().filter(|run| run.name == node);
+        let mut operators = runs.filter_map(|run| match &mut run.work {
+            Some(Work::Operator(operator)) => Some(operator),
+            _ => None,
+        });
+        operators.next().ok_or_else(|| Error::internal(format!("no operator `{node}` to restore")))
     }
 
     /// How many batches other lanes have sent that this one has not taken yet, for those who watch.
@@ -436,10 +451,15 @@ impl Lane {
         match &mut node.work {
             Some(Work::Operator(operator)) => {
                 let mut chunks = Vec::new();
-                for chunk in operator.snapshot(epoch)? {
-                    let bytes = chunk.rows.as_ref().map(ipc::encode_batch).transpose()?.unwrap_or_default();
-                    chunks.push((chunk, bytes));
-                }
+                let (staged, memory, shown) = (&mut self.staged_bytes, &self.memory, node.shown);
+                operator.snapshot_into(epoch, &mut |StateChunk { name, rows }| {
+                    let bytes = match &rows {
+                        None => None,
+                        Some(rows) => Some(Staged::of(ipc::encode_batch(rows)?, staged, memory)?),
+                    };
+                    chunks.push(StagedChunk { name, bytes, rows: rows.filter(|_| shown) });
+                    Ok(())
+                })?;
                 ack.state.insert(node.name.clone(), chunks);
                 ack.watermarks.insert(node.name.clone(), node.inputs.watermark());
                 let late = operator.late_rows();
@@ -467,6 +487,7 @@ impl Lane {
             return;
         }
         if let Some(ack) = self.ack.take() {
+            self.staged_bytes = 0;
             lock(&self.shared.acks).push(ack);
             self.shared.bell.ring();
         }

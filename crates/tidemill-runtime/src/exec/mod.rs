@@ -20,6 +20,7 @@ mod progress;
 mod pull;
 mod rebuild;
 mod reentry;
+mod restore;
 mod ticks;
 mod unread;
 mod views;

@@ -1,6 +1,6 @@
 //! From what lanes staged to the manifest of an epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tidemill_checkpoint::{Checkpoints, Manifest, ViewState};
@@ -10,6 +10,9 @@ use super::command::Ack;
 use super::job::ViewNode;
 use super::reentry::Reentering;
 use crate::{DeadLetter, ErrorLimit, Filed, LateRow, dead_letter_batch, ipc, late_batch};
+
+/// State is written in files of about so many bytes, so that a large one is never in memory as a whole.
+const FILE_BYTES: usize = 64 << 20;
 
 /// What the next manifest is built from.
 pub(crate) struct Draft<'a> {
@@ -21,6 +24,9 @@ pub(crate) struct Draft<'a> {
     pub(crate) previous: Option<&'a Manifest>,
     /// Whether the acknowledged chunks are all there is (the first epoch after a start).
     pub(crate) whole: bool,
+    /// The operator nodes of which they are not: those that kept their chunks.
+    pub(crate) kept: &'a BTreeSet<String>,
+    pub(crate) lanes: usize,
     pub(crate) now: Timestamp,
     /// How many rows may fail in expressions.
     pub(crate) errors: ErrorLimit,
@@ -50,7 +56,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         dead_from: from.previous.map(|m| m.dead_from.clone()).unwrap_or_default(),
     };
     if from.whole {
-        manifest.state.clear();
+        manifest.state.retain(|node, _| from.kept.contains(node));
     }
     sources(&mut manifest, acks);
     let bytes = state(&mut manifest, store, acks, from)?;
@@ -93,32 +99,43 @@ fn sources(manifest: &mut Manifest, acks: &[Ack]) {
 }
 
 fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draft<'_>) -> Result<u64> {
-    let mut files: Vec<(String, Bytes)> = Vec::new();
     for (node, fingerprint) in from.fingerprints {
-        manifest.state.entry(node.clone()).or_default().fingerprint.clone_from(fingerprint);
+        let state = manifest.state.entry(node.clone()).or_default();
+        state.fingerprint.clone_from(fingerprint);
+        state.lanes = from.lanes;
     }
+    let (mut files, mut waiting, mut all) = (Vec::new(), 0, 0);
     for ack in acks {
         for (node, chunks) in &ack.state {
-            for (chunk, bytes) in chunks {
+            for chunk in chunks {
                 let key = format!("{}/{}", ack.lane, chunk.name);
-                if chunk.rows.is_some() {
-                    files.push((format!("{node}\n{key}"), bytes.clone()));
+                if let Some(staged) = &chunk.bytes {
+                    let bytes = staged.read()?;
+                    waiting += bytes.len();
+                    all += bytes.len() as u64;
+                    files.push((format!("{node}\n{key}"), bytes));
                 } else if let Some(state) = manifest.state.get_mut(node) {
                     state.chunks.remove(&key);
+                }
+                if waiting >= FILE_BYTES {
+                    write(manifest, store, std::mem::take(&mut files))?;
+                    waiting = 0;
                 }
             }
         }
     }
-    if files.is_empty() {
-        return Ok(0);
-    }
-    let bytes = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    write(manifest, store, files)?;
+    Ok(all)
+}
+
+/// Writes chunks as one file and names them in the manifest.
+fn write(manifest: &mut Manifest, store: &Checkpoints, files: Vec<(String, Bytes)>) -> Result<()> {
     for (name, reference) in store.write_state(manifest.epoch, files)? {
         if let Some((node, key)) = name.split_once('\n') {
             manifest.state.entry(node.to_owned()).or_default().chunks.insert(key.to_owned(), reference);
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 fn dead_letters(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &Draft<'_>) -> Result<()> {

@@ -28,6 +28,8 @@ pub(super) struct NodeRun {
     pub(super) dead_bytes: usize,
     /// Rows that the node left out as late since its last barrier; their bytes are among `dead_bytes`.
     pub(super) late: Vec<LateRow>,
+    /// Whether readers in this process are shown the node's state.
+    pub(super) shown: bool,
 }
 
 /// An edge as this lane sees it.

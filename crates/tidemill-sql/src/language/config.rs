@@ -41,6 +41,12 @@ pub const SERVER_KEYS: &[OptionSpec] = &[OptionSpec::optional(
 pub const ENGINE_KEYS: &[OptionSpec] = &[
     OptionSpec::optional("lanes", OptionKind::Integer, None, "How many lanes a pipeline has; one a core unless given."),
     OptionSpec::optional("memory", OptionKind::Text, None, "How much memory queries may use: 512 MiB, 4 GiB."),
+    OptionSpec::optional(
+        "state_memory",
+        OptionKind::Text,
+        None,
+        "How much memory the state of a running pipeline may take: 512 MiB, 4 GiB; a third of the machine's unless given. State beyond it lies on the local disk, under the state folder, which is slower and changes no answer.",
+    ),
 ];
 
 /// `[stores.s3]`.
@@ -112,6 +118,8 @@ pub struct Config {
     pub lanes: Option<usize>,
     /// How many bytes of memory queries may use, if it is said.
     pub memory: Option<u64>,
+    /// How many bytes of memory the state of a pipeline may take, if it is said.
+    pub state_memory: Option<u64>,
     /// Settings of object stores by URL scheme.
     pub stores: BTreeMap<String, Vec<(String, Secret)>>,
 }
@@ -312,6 +320,8 @@ impl Reading<'_> {
         checked("server", "listen", listen.as_ref().map(|_| ()).map_err(again));
         let memory = text("engine", "memory").map(bytes).transpose();
         checked("engine", "memory", memory.as_ref().map(|_| ()).map_err(again));
+        let state_memory = text("engine", "state_memory").map(bytes).transpose();
+        checked("engine", "state_memory", state_memory.as_ref().map(|_| ()).map_err(again));
         let checkpoint = text("state", "checkpoint").map(ToOwned::to_owned);
         checked("state", "checkpoint", checkpoint.as_deref().map_or(Ok(()), object_store_url));
         let lanes = sections.get("engine").and_then(|(_, settings)| settings.integer("lanes"));
@@ -323,6 +333,7 @@ impl Reading<'_> {
             listen: listen.unwrap_or_else(|_| default_listen()),
             lanes: lanes.and_then(|lanes| usize::try_from(lanes).ok()),
             memory: memory.unwrap_or(None),
+            state_memory: state_memory.unwrap_or(None),
             stores,
         }
     }
@@ -450,7 +461,7 @@ mod tests {
     fn values_are_read_and_filled_in() {
         let config = parse(
             "[project]\nname = 'orders'\n[state]\npath = 'var/state'\ncheckpoint = 's3://b/c'\n[server]\nlisten = 'localhost:8080'\n\
-             [engine]\nlanes = '${LANES}'\nmemory = '1.5 GiB'\n[stores.s3]\nendpoint = 'http://localhost:9000'\n\
+             [engine]\nlanes = '${LANES}'\nmemory = '1.5 GiB'\nstate_memory = '1 GiB'\n[stores.s3]\nendpoint = 'http://localhost:9000'\n\
              secret_access_key = 'open ${KEY}'\nallow_http = true\n",
         )
         .expect("parses");
@@ -458,6 +469,7 @@ mod tests {
         assert_eq!(config.state, Path::new("/home/me/shop/var/state"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!((config.lanes, config.memory), (Some(3), Some(1_610_612_736)));
+        assert_eq!(config.state_memory, Some(1 << 30));
         let pairs = &config.store_settings()["s3"];
         assert!(pairs.contains(&("secret_access_key".to_owned(), "open sesame".to_owned())), "{pairs:?}");
         assert!(pairs.contains(&("allow_http".to_owned(), "true".to_owned())), "{pairs:?}");
@@ -487,6 +499,7 @@ error[C020]: ${S3_SECRET} is not set
             ("[engine]\nlanes = [1]\n", "cannot be a TOML array", "expected text"),
             ("[engine]\nlanes = 0\n", "cannot have 0 lanes", "^"),
             ("[engine]\nmemory = '4 apples'\n", "is not an amount of memory", "^^^^^^^^^^"),
+            ("[engine]\nstate_memory = 'all'\n", "is not an amount of memory", "^^^^^"),
             ("[server]\nlisten = '0.0.0.0:7070'\n", "error[C021]", "open to the network"),
             ("[state]\ncheckpoint = 'ftp://x'\n", "error[C006]", "s3://bucket/prefix"),
             ("[server\n", "error[C002]", "tidemill.toml:1:8"),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -14,6 +15,7 @@ use tidemill_model::{Clock, Epoch, Error, OptionSpec, Result, Settings, Timestam
 use tidemill_runtime::{
     Batch, Boundedness, Committable, Connector, DatasetSpec, DeadLetter, Environment, Format, Graph, NodeKind,
     Operator, Output, ReadHints, Route, Sink, SinkCommitter, SinkTarget, SinkWriter, Source, Split, SplitReader,
+    StateMemory, Stored,
 };
 
 use super::{OpenTable, StreamPlan, plan_stream};
@@ -149,14 +151,18 @@ impl Flow {
     /// Starts the graph, from `state` when it is given.
     pub(super) fn start(graph: &Graph, lanes: usize, state: Option<State>) -> Flow {
         let mut operators = BTreeMap::new();
+        let memory = little_memory(lanes);
         for (node, what) in graph.nodes.iter().enumerate() {
             let NodeKind::Operator(factory) = &what.kind else { continue };
             for lane in 0..lanes {
                 let mut operator = factory.create(lane, lanes).expect("an operator");
+                operator.bound(&memory);
                 if let Some(chunks) = state.as_ref().and_then(|state| state.get(&what.name)) {
                     let name = |key: &String| key.split_once('/').expect("lane/chunk").1.to_owned();
-                    let chunks = chunks.iter().map(|(key, rows)| (name(key), rows.clone())).collect();
-                    operator.restore(chunks, lane, lanes).expect("restores");
+                    let names: Vec<String> = chunks.keys().map(name).collect();
+                    let mut chunks = chunks.iter().map(|(key, rows)| Ok((name(key), rows.clone())));
+                    let mut stored = Stored::new((lane, lanes), false, &names, &mut chunks);
+                    operator.restore_from(&mut stored).expect("restores");
                 }
                 operators.insert((lane, node), operator);
             }
@@ -311,7 +317,11 @@ impl Flow {
                 let Some(operator) = self.operators.get_mut(&(lane, node)) else { continue };
                 let mut out = Output::default();
                 operator.before_barrier(&mut out)?;
-                let chunks = operator.snapshot(Epoch(self.epoch))?;
+                let mut chunks = Vec::new();
+                operator.snapshot_into(Epoch(self.epoch), &mut |chunk| {
+                    chunks.push(chunk);
+                    Ok(())
+                })?;
                 let kept = if self.whole { &mut fresh } else { &mut self.state };
                 let kept = kept.entry(name.clone()).or_default();
                 for chunk in chunks {
@@ -340,6 +350,16 @@ impl Flow {
         let number = self.number(node);
         (0..self.lanes).map(|lane| self.operators[&(lane, number)].late_rows()).sum()
     }
+}
+
+/// Three lanes have so little memory together that next to all state lies in the tier.
+fn little_memory(lanes: usize) -> StateMemory {
+    static FLOWS: AtomicU32 = AtomicU32::new(0);
+    if lanes != 3 {
+        return StateMemory::default();
+    }
+    let name = format!("tidemill-flow-{}-{}", std::process::id(), FLOWS.fetch_add(1, Ordering::Relaxed));
+    StateMemory::open(2_000, &std::env::temp_dir().join(name)).expect("a folder")
 }
 
 /// Some rows of a batch, by number.

@@ -4,7 +4,6 @@
 //! each as often as its weight. A row's lane is the hash of all its columns, so taking it back finds it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use tidemill_model::{Epoch, Error, Kind, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk, WEIGHT};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk, StateMemory, Stored, WEIGHT};
 
-use super::state::{KeyLog, Layout, by_log};
+use super::state::{Give, KeyLog, Layout, log_of};
 use crate::session::WindowSize;
 
 /// The name of the chunk of rows that are in no window.
@@ -52,6 +51,7 @@ impl OperatorFactory for ViewFactory {
             parts: BTreeMap::new(),
             gone: Vec::new(),
             owed: 0,
+            memory: None,
         }))
     }
 
@@ -83,9 +83,19 @@ struct MaterializeView {
     gone: Vec<StateChunk>,
     /// How many rows were taken back before they came: on other ways through the graph they may be slower.
     owed: i64,
+    memory: Option<StateMemory>,
 }
 
 impl MaterializeView {
+    /// An empty log of rows of a window.
+    fn part(&self, start: Option<i64>) -> Result<KeyLog, ArrowError> {
+        let mut part = KeyLog::new(Arc::clone(&self.layout), name_of(start))?;
+        if let Some(memory) = &self.memory {
+            part.bound(memory);
+        }
+        Ok(part)
+    }
+
     /// The start of the window of each row.
     fn starts(&self, rows: &RecordBatch) -> Vec<Option<i64>> {
         let Some(window) = self.window else { return vec![None; rows.num_rows()] };
@@ -97,24 +107,30 @@ impl MaterializeView {
         times.iter().map(|at| at.and_then(start)).collect()
     }
 
-    fn add(&mut self, batch: &RecordBatch, weights: &[i64]) -> Result<(), ArrowError> {
+    fn add(&mut self, batch: &RecordBatch, weights: &[i64]) -> Result<()> {
         let starts = self.starts(batch);
         // Every log has the same columns, so any of them makes the bytes for all.
-        let rows = KeyLog::new(Arc::clone(&self.layout), ALL)?;
-        let keys = rows.encode_keys(batch.columns())?;
-        let mut number = Number::new(&rows)?;
-        for (row, (start, weight)) in starts.into_iter().zip(weights).enumerate() {
-            let part = match self.parts.entry(start) {
-                Entry::Occupied(part) => part.into_mut(),
-                Entry::Vacant(place) => place.insert(KeyLog::new(Arc::clone(&self.layout), name_of(start))?),
-            };
-            let key = keys.row(row);
-            let before = part.get(key).map_or(0, |value| number.of(value));
-            self.owed += (before + weight).min(0).abs() - before.min(0).abs();
-            match before + weight {
-                0 => part.remove(key),
-                weight => part.put(key, number.bytes(weight)),
+        let rows = KeyLog::new(Arc::clone(&self.layout), ALL).map_err(defect)?;
+        let keys = rows.encode_keys(batch.columns()).map_err(defect)?;
+        let mut number = Number::new(&rows).map_err(defect)?;
+        let mut of: BTreeMap<Option<i64>, Vec<usize>> = BTreeMap::new();
+        (0..starts.len()).for_each(|row| of.entry(starts[row]).or_default().push(row));
+        for (start, rows) in of {
+            if !self.parts.contains_key(&start) {
+                self.parts.insert(start, self.part(start).map_err(defect)?);
             }
+            let Some(part) = self.parts.get_mut(&start) else { continue };
+            part.call_up(rows.iter().map(|row| keys.row(*row)))?;
+            for row in rows {
+                let (key, weight) = (keys.row(row), weights[row]);
+                let before = part.get(key).map_or(0, |value| number.of(value));
+                self.owed += (before + weight).min(0).abs() - before.min(0).abs();
+                match before + weight {
+                    0 => part.remove(key),
+                    weight => part.put(key, number.bytes(weight)),
+                }
+            }
+            part.relieve()?;
         }
         Ok(())
     }
@@ -154,12 +170,15 @@ fn defect(error: ArrowError) -> Error {
 }
 
 impl Operator for MaterializeView {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.memory = Some(memory.clone());
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         match &batch.weights {
             None => self.add(&batch.rows, &vec![1; batch.len()]),
             Some(weights) => self.add(&batch.rows, weights.values()),
         }
-        .map_err(defect)
     }
 
     fn on_watermark(&mut self, watermark: Watermark, _out: &mut Output) -> Result<()> {
@@ -179,42 +198,66 @@ impl Operator for MaterializeView {
         Ok(())
     }
 
-    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
+    fn snapshot_into(&mut self, _epoch: Epoch, give: Give<'_>) -> Result<()> {
         if self.owed > 0 {
             return Err(Error::new(Kind::Corrupt, "X031", "a row of a view was taken back that is not in it")
                 .fact("the stored state does not belong to the input; replay the pipeline from its start"));
         }
-        let mut chunks = std::mem::take(&mut self.gone);
+        std::mem::take(&mut self.gone).into_iter().try_for_each(&mut *give)?;
         let mut empty = Vec::new();
         for (start, part) in &mut self.parts {
-            part.snapshot(&mut chunks)?;
+            part.snapshot(give)?;
             if part.len() == 0 {
                 empty.push(*start);
             }
         }
         for start in empty {
             if let Some(part) = self.parts.remove(&start) {
-                part.drop_all(&mut chunks);
+                part.drop_all(&mut self.gone);
             }
         }
-        Ok(chunks)
+        std::mem::take(&mut self.gone).into_iter().try_for_each(give)
     }
 
-    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        for (name, chunks) in by_log(chunks) {
-            let start = match name.as_str() {
-                ALL => None,
-                start => Some(start.parse::<i64>().map_err(|_| {
-                    Error::new(Kind::Corrupt, "X032", format!("the stored rows `{name}` of the view have no window"))
-                })?),
-            };
-            let mut part = KeyLog::new(Arc::clone(&self.layout), name).map_err(defect)?;
-            part.restore(chunks, lane, lanes)?;
-            if part.len() > 0 {
-                self.parts.insert(start, part);
+    fn keeps_chunks(&self) -> bool {
+        true
+    }
+
+    fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for name in stored.names() {
+            names.entry(log_of(name)).or_default().push(name);
+        }
+        let mut starts = BTreeMap::new();
+        for (log, names) in names {
+            let start = start_of(log)?;
+            let mut part = self.part(start).map_err(defect)?;
+            part.prepare(&names, stored.kept);
+            self.parts.insert(start, part);
+            starts.insert(log, start);
+        }
+        let to = (stored.lane, stored.lanes, stored.kept);
+        for chunk in stored.by_ref() {
+            let (name, rows) = chunk?;
+            let part = starts.get(log_of(&name)).and_then(|start| self.parts.get_mut(start));
+            if let Some(part) = part {
+                part.restore_chunk(name, rows, to)?;
             }
         }
+        if !stored.kept {
+            self.parts.retain(|_, part| part.len() > 0);
+        }
         Ok(())
+    }
+}
+
+/// The window whose rows a log of this name has.
+fn start_of(log: &str) -> Result<Option<i64>> {
+    match log {
+        ALL => Ok(None),
+        start => start.parse().map(Some).map_err(|_| {
+            Error::new(Kind::Corrupt, "X032", format!("the stored rows `{log}` of the view have no window"))
+        }),
     }
 }
 

@@ -15,7 +15,7 @@ use tidemill_model::{Clock, Error, Offset, Result, SplitId, Timestamp, Trigger};
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, Step, Views};
 use tidemill_runtime::{
     Boundedness, ErrorLimit, Graph, NodeKind, Payload, Pull, ReadHints, Route, Source, SourceBatch, SourceNode,
-    SourceTime, Split, SplitReader,
+    SourceTime, Split, SplitReader, StateMemory,
 };
 
 use super::disk::{Disk, Mount};
@@ -199,6 +199,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
         published: Arc::new(Views::default()),
         progress: Arc::new(Progress::default()),
         limits: Limits::default(),
+        memory: StateMemory::default(),
         errors: ErrorLimit::None,
         anew: None,
         letters: None,

@@ -10,7 +10,9 @@ use fastrand::Rng;
 use tidemill_checkpoint::Checkpoints;
 use tidemill_model::{Clock, Result, Timestamp};
 use tidemill_runtime::exec::{Coordinator, Dataflow, Job, Lane, Limits, Progress, Step, StopFlag, ViewNode, Views};
-use tidemill_runtime::{ErrorLimit, Graph, NodeKind, OperatorFactory, ReadHints, Route, SourceNode, SourceTime};
+use tidemill_runtime::{
+    ErrorLimit, Graph, NodeKind, OperatorFactory, ReadHints, Route, SourceNode, SourceTime, StateMemory,
+};
 
 use super::disk::{Disk, Mount};
 use super::operators::{Map, TimeGate, TotalsFactory, WindowsFactory, gated_schema};
@@ -202,6 +204,7 @@ impl World {
                 discovery: Duration::from_millis(200),
                 ..Limits::default()
             },
+            memory: StateMemory::default(),
             errors: ErrorLimit::None,
             anew: None,
             letters: None,

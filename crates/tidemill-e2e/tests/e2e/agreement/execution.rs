@@ -21,6 +21,8 @@ use super::prefix::Watcher;
 use super::project::{Reading, Setup, schema_of};
 use super::world::World;
 
+/// Bytes of memory for state, far fewer than any case's state has.
+const LITTLE: usize = 4_000;
 /// What the query of a case is written to.
 const RESULT: &str = "result";
 
@@ -61,6 +63,8 @@ pub(crate) struct Outcome {
     answer: Vec<RecordBatch>,
     pub(crate) counters: Counters,
     pub(crate) deaths: u64,
+    /// How many bytes of state were moved out of memory.
+    pub(crate) spilled: u64,
     /// How many dead letters there are, by table and reason.
     dead: BTreeMap<(String, String), u64>,
 }
@@ -199,6 +203,7 @@ impl Bench<'_> {
         let outside = setup.open()?;
         let last = if closes { self.last_records.as_slice() } else { &[] };
         let mut world = World::new(&outside, &self.records, last, random)?;
+        let mut spilled = 0;
         let deaths = match way {
             Way::Interval => {
                 world.deliver_all(random)?;
@@ -222,14 +227,17 @@ impl Bench<'_> {
             }
             Way::Simulated { trigger, deaths } => {
                 let trigger = Trigger::parse(trigger)?;
-                Processes::new(setup, trigger, *deaths, random).run(&mut world, &mut |_| Ok(()))?
+                let mut processes = Processes::new(setup, trigger, *deaths, random);
+                let deaths = processes.run(&mut world, &mut |_| Ok(()))?;
+                spilled = processes.spilled;
+                deaths
             }
             Way::KilledAt { step } => {
                 let processes = Processes::new(setup, Trigger::Continuous, 1, random);
                 Processes { killed_at: Some(*step), ..processes }.run(&mut world, &mut |_| Ok(()))?
             }
         };
-        self.look(&setup.open()?, deaths)
+        Ok(Outcome { spilled, ..self.look(&setup.open()?, deaths)? })
     }
 
     /// Runs the case into a view and compares what it shows at some epochs; answers at how many.
@@ -293,7 +301,7 @@ impl Bench<'_> {
                 }
             }
         }
-        Ok(Outcome { answer, counters, deaths, dead })
+        Ok(Outcome { answer, counters, deaths, spilled: 0, dead })
     }
 
     fn compare(&self, outcome: &Outcome, several: bool, closes: bool, unbounded: bool) -> Option<String> {
@@ -398,6 +406,7 @@ struct Processes<'a> {
     deaths: u64,
     killed_at: Option<u64>,
     died: u64,
+    spilled: u64,
     random: &'a mut Rng,
 }
 
@@ -406,7 +415,7 @@ type Looker<'a> = &'a mut dyn FnMut(&mut Rng) -> Result<()>;
 
 impl Processes<'_> {
     fn new<'a>(setup: &'a Setup, trigger: Trigger, deaths: u64, random: &'a mut Rng) -> Processes<'a> {
-        Processes { setup, trigger, deaths, killed_at: None, died: 0, random }
+        Processes { setup, trigger, deaths, killed_at: None, died: 0, spilled: 0, random }
     }
 
     /// Answers how many died.
@@ -435,12 +444,14 @@ impl Processes<'_> {
                 epoch_rows: [60, 4_000_000][self.random.usize(0..2)],
                 queue_batches: self.random.usize(1..=3),
                 discovery: Duration::from_millis(3),
+                state_bytes: [Some(LITTLE), None][self.random.usize(0..2)],
                 ..Limits::default()
             },
         };
         let live = Live::open(&workspace, "p", &options, &Arc::new(Views::default()), &stop)?;
         let progress = Arc::clone(&live.progress);
         let (dataflow, _lock) = live.into_dataflow();
+        let memory = dataflow.memory();
         let crash = match self.killed_at {
             _ if self.died >= self.deaths => None,
             Some(step) => Some(Crash::AfterCommitSteps(step)),
@@ -460,7 +471,9 @@ impl Processes<'_> {
             settles_in: Duration::from_millis(300),
             crash,
         };
-        match simulation.run(dataflow, &mut arrive)? {
+        let ending = simulation.run(dataflow, &mut arrive)?;
+        self.spilled += memory.spilled();
+        match ending {
             Ending::Ended => Ok(true),
             Ending::Crashed(_) => {
                 self.died += 1;

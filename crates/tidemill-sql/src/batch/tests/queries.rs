@@ -46,7 +46,7 @@ fn a_materialized_view_is_what_its_newest_epoch_stored() {
             ("1/all.001.000.1".to_owned(), chunk("us", 7)),
         ];
         let chunks = checkpoints.write_state(Epoch(epoch), chunks).expect("writes");
-        let state = OperatorState { fingerprint: "f".to_owned(), chunks };
+        let state = OperatorState { fingerprint: "f".to_owned(), lanes: 1, chunks };
         let view = ViewState { node: "v".to_owned(), complete_to: None, newest_arrival: None };
         let manifest = Manifest {
             state: BTreeMap::from([("v".to_owned(), state)]),

@@ -11,11 +11,12 @@ use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, Share, StateChunk, StateMemory, bytes_of};
 
 use super::changes::difference;
 use super::spec::GroupSpec;
-use super::windows::{Emitted, Window, results_of};
+use super::windows::{Emitted, Window, relieve, results_of};
+use crate::stream::state::{Ripe, lost};
 use crate::stream::transform::failed;
 
 /// When results go out.
@@ -45,6 +46,8 @@ impl OperatorFactory for FinalFactory {
             earliest_open: i64::MIN,
             windows: BTreeMap::new(),
             gone: Vec::new(),
+            share: Share::default(),
+            ripe: Ripe::default(),
         }))
     }
 
@@ -66,6 +69,8 @@ struct Final {
     windows: BTreeMap<i64, Window>,
     /// Closed since the last snapshot.
     gone: Vec<i64>,
+    share: Share,
+    ripe: Ripe,
 }
 
 impl Final {
@@ -92,12 +97,17 @@ impl Final {
         let new = results_of(spec, start, &states)?;
         let old = match std::mem::replace(&mut window.emitted, Emitted::Nothing) {
             Emitted::Nothing => None,
-            Emitted::Rows(rows) => Some(rows),
-            Emitted::Of(states) => Some(results_of(spec, start, &states)?),
+            Emitted::Rows(rows) => Some(rows.read().map_err(lost)?),
+            Emitted::Of(states) => Some(results_of(spec, start, &states.read().map_err(lost)?)?),
         };
         let batch = difference(old.as_ref(), &new)?;
-        window.emitted = Emitted::Rows(new);
+        window.emitted = Emitted::Rows(new.into());
         Ok(Some(batch))
+    }
+
+    fn relieve(&mut self) -> Result<()> {
+        let windows = self.windows.iter_mut().map(|(start, window)| (*start, window));
+        relieve(windows, &self.spec, &mut self.share).map_err(|error| failed(&error, &self.place))
     }
 
     /// Emits and drops the windows that start before `self.earliest_open`.
@@ -140,8 +150,15 @@ pub(super) fn divided(partial: &RecordBatch) -> Result<Vec<(i64, RecordBatch)>, 
 }
 
 impl Operator for Final {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         self.take(&batch.rows).map_err(|error| failed(&error, &self.place))?;
+        if self.share.is_bounded() && self.ripe.after(bytes_of(&batch.rows), &self.share) {
+            self.relieve()?;
+        }
         match self.windows.first_key_value() {
             Some((start, _)) if *start < self.earliest_open => {
                 Err(Error::internal(format!("rows reached the window {start} after it was closed")))
@@ -186,6 +203,7 @@ impl Operator for Final {
             window.unsaved = false;
             chunks.push(StateChunk { name: start.to_string(), rows: Some(rows) });
         }
+        self.relieve()?;
         Ok(chunks)
     }
 

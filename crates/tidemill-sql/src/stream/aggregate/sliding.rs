@@ -15,7 +15,7 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, Share, StateChunk, StateMemory, bytes_of};
 
 use super::changes::difference;
 use super::finish::{Emission, divided};
@@ -23,8 +23,9 @@ use super::groups::Groups;
 use super::panes::{Pane, Panes};
 use super::spec::GroupSpec;
 use super::tiers::Tiers;
-use super::windows::{Window, merge};
+use super::windows::{Window, merge, relieve};
 use crate::session::WindowSize;
+use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
 /// The name of the chunk that says which windows have closed.
@@ -57,6 +58,8 @@ impl OperatorFactory for SlidingFactory {
             tiers: Tiers::default(),
             shown: BTreeMap::new(),
             gone: Vec::new(),
+            share: Share::default(),
+            ripe: Ripe::default(),
         }))
     }
 
@@ -84,6 +87,8 @@ struct Sliding {
     shown: BTreeMap<i64, Shown>,
     /// The starts of panes dropped since the last snapshot.
     gone: Vec<i64>,
+    share: Share,
+    ripe: Ripe,
 }
 
 /// The results of a window, and the keys of the groups they are of.
@@ -113,6 +118,11 @@ impl Sliding {
             self.panes.merge(&spec, number, start, &rows)?;
         }
         Ok(())
+    }
+
+    fn relieve(&mut self) -> Result<()> {
+        let panes = self.panes.by_number.values_mut().map(|pane| (pane.start, &mut pane.groups));
+        relieve(panes, &self.spec, &mut self.share).map_err(|error| failed(&error, &self.place))
     }
 
     /// The results of a window. Groups that are known come first, in their order.
@@ -206,8 +216,16 @@ impl Sliding {
 }
 
 impl Operator for Sliding {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
-        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))
+        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))?;
+        if self.share.is_bounded() && self.ripe.after(bytes_of(&batch.rows), &self.share) {
+            return self.relieve();
+        }
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
@@ -239,6 +257,7 @@ impl Operator for Sliding {
             self.told_open = self.earliest_open;
             chunks.push(StateChunk { name: OPEN.to_owned(), rows: Some(open_chunk(self.earliest_open)?) });
         }
+        self.relieve()?;
         Ok(chunks)
     }
 

@@ -2,15 +2,17 @@
 //!
 //! **Invariant:** a window is either live (a table that takes rows) or frozen (a batch of states, shared with whoever
 //! stores it); freezing and thawing changes no result. Accumulators give up their state when asked for it, so there is
-//! no other way to look at a window and go on with it.
+//! no other way to look at a window and go on with it. A frozen one may lie in the tier.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::common::Result;
+use tidemill_runtime::{Parked, Share, bytes_of};
 
 use super::groups::Groups;
 use super::spec::GroupSpec;
+use crate::stream::state::lost;
 
 /// The groups of one window.
 pub(super) struct Window {
@@ -21,11 +23,15 @@ pub(super) struct Window {
     pub(super) unsaved: bool,
     /// What was emitted last, where changes are emitted.
     pub(super) emitted: Emitted,
+    /// Rows came since [`Window::park`] was last thought of.
+    pub(super) touched: bool,
+    /// About how many bytes the live table takes.
+    live: usize,
 }
 
 enum Table {
     Live(Box<Groups>),
-    Frozen(RecordBatch),
+    Frozen(Parked),
 }
 
 /// The results that stand downstream.
@@ -33,26 +39,62 @@ pub(super) enum Emitted {
     /// None yet.
     Nothing,
     /// These.
-    Rows(RecordBatch),
+    Rows(Parked),
     /// Those of these states: restored, not yet computed.
-    Of(RecordBatch),
+    Of(Parked),
+}
+
+impl Emitted {
+    fn parked(&mut self) -> Option<&mut Parked> {
+        match self {
+            Emitted::Nothing => None,
+            Emitted::Rows(rows) | Emitted::Of(rows) => Some(rows),
+        }
+    }
 }
 
 impl Window {
     pub(super) fn new(spec: &GroupSpec) -> Result<Window> {
         let groups = Groups::new(&spec.key_schema(1), &spec.aggregates)?;
-        Ok(Window { table: Table::Live(Box::new(groups)), changed: false, unsaved: false, emitted: Emitted::Nothing })
+        Ok(Window {
+            table: Table::Live(Box::new(groups)),
+            changed: false,
+            unsaved: false,
+            emitted: Emitted::Nothing,
+            touched: true,
+            live: 0,
+        })
     }
 
     /// The window as it was stored.
     pub(super) fn restored(states: RecordBatch) -> Window {
-        let emitted = Emitted::Of(states.clone());
-        Window { table: Table::Frozen(states), changed: false, unsaved: true, emitted }
+        let emitted = Emitted::Of(states.clone().into());
+        Window { table: Table::Frozen(states.into()), changed: false, unsaved: true, emitted, touched: false, live: 0 }
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(super) fn bytes(&mut self) -> usize {
+        let table = match &self.table {
+            Table::Live(_) => self.live,
+            Table::Frozen(states) => states.bytes(),
+        };
+        table + self.emitted.parked().map_or(0, |rows| rows.bytes())
+    }
+
+    /// Moves what it has to the tier.
+    pub(super) fn park(&mut self, spec: &GroupSpec, start: i64, share: &Share) -> Result<()> {
+        self.freeze(spec, start)?;
+        if let Table::Frozen(states) = &mut self.table {
+            states.park(share).map_err(lost)?;
+        }
+        self.emitted.parked().map_or(Ok(()), |rows| rows.park(share).map_err(lost))
     }
 
     /// Adds partial groups; all rows are of this window.
     pub(super) fn merge(&mut self, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
         merge(self.thaw(spec)?, spec, partial)?;
+        self.live += bytes_of(partial);
+        self.touched = true;
         self.changed = true;
         self.unsaved = true;
         Ok(())
@@ -61,7 +103,7 @@ impl Window {
     /// The states of all groups; the window stays as it is.
     pub(super) fn freeze(&mut self, spec: &GroupSpec, start: i64) -> Result<RecordBatch> {
         match &mut self.table {
-            Table::Frozen(states) => Ok(states.clone()),
+            Table::Frozen(states) => states.read().map_err(lost),
             Table::Live(groups) => {
                 let rows = groups.len();
                 let mut columns: Vec<ArrayRef> = Vec::with_capacity(spec.partial.fields().len());
@@ -69,7 +111,7 @@ impl Window {
                 columns.extend(groups.take_states()?);
                 let options = RecordBatchOptions::new().with_row_count(Some(rows));
                 let states = RecordBatch::try_new_with_options(Arc::clone(&spec.partial), columns, &options)?;
-                self.table = Table::Frozen(states.clone());
+                self.table = Table::Frozen(states.clone().into());
                 Ok(states)
             }
         }
@@ -83,7 +125,9 @@ impl Window {
 
     fn thaw(&mut self, spec: &GroupSpec) -> Result<&mut Groups> {
         if let Table::Frozen(states) = &self.table {
-            self.table = Table::Live(Box::new(thawed(spec, states)?));
+            let states = states.read().map_err(lost)?;
+            self.live = bytes_of(&states);
+            self.table = Table::Live(Box::new(thawed(spec, &states)?));
         }
         match &mut self.table {
             Table::Live(groups) => Ok(groups),
@@ -125,4 +169,36 @@ fn results(groups: &mut Groups, spec: &GroupSpec, start: i64) -> Result<RecordBa
     let columns = spec.assemble(start, &keys, &results, rows);
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?)
+}
+
+/// Counts the windows of an operator in memory, and parks some of them when they are too much: those first that rows
+/// no longer come for, and of these the ones that close last.
+pub(super) fn relieve<'a>(
+    windows: impl Iterator<Item = (i64, &'a mut Window)>,
+    spec: &GroupSpec,
+    share: &mut Share,
+) -> Result<()> {
+    if !share.is_bounded() {
+        return Ok(());
+    }
+    let mut all: Vec<(i64, &mut Window)> = windows.collect();
+    let mut taken: usize = all.iter_mut().map(|(_, window)| window.bytes()).sum();
+    share.set(taken);
+    if share.excess() > 0 {
+        all.sort_by_key(|(start, window)| (window.touched, std::cmp::Reverse(*start)));
+        for (start, window) in &mut all {
+            let bytes = window.bytes();
+            if bytes == 0 {
+                continue;
+            }
+            window.park(spec, *start, share)?;
+            taken -= bytes;
+            share.set(taken);
+            if share.excess() == 0 {
+                break;
+            }
+        }
+    }
+    all.into_iter().for_each(|(_, window)| window.touched = false);
+    Ok(())
 }

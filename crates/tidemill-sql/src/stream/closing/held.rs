@@ -11,23 +11,24 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use tidemill_model::{Error, Kind};
-use tidemill_runtime::{Route, StateChunk};
+use tidemill_runtime::{Parked, Route, Share, StateChunk};
 
 use super::recipe::with_schema;
+use crate::stream::state::lost;
 
 /// Rows, in the order of no importance.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// As stored: name and rows, the larger ones first.
-    stored: Vec<(String, RecordBatch)>,
-    fresh: Vec<RecordBatch>,
+    stored: Vec<(String, Parked)>,
+    fresh: Vec<Parked>,
     rows: usize,
 }
 
 impl Held {
     pub(super) fn push(&mut self, rows: RecordBatch) {
         self.rows += rows.num_rows();
-        self.fresh.push(rows);
+        self.fresh.push(rows.into());
     }
 
     pub(super) fn len(&self) -> usize {
@@ -35,28 +36,52 @@ impl Held {
     }
 
     /// All rows.
-    pub(super) fn batches(&self) -> Vec<RecordBatch> {
-        self.stored.iter().map(|(_, rows)| rows).chain(&self.fresh).cloned().collect()
+    pub(super) fn batches(&self) -> Result<Vec<RecordBatch>> {
+        self.parts().map(|rows| rows.read().map_err(lost)).collect()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Parked> {
+        self.stored.iter().map(|(_, rows)| rows).chain(&self.fresh)
+    }
+
+    /// How many bytes of memory they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts().map(Parked::bytes).sum()
+    }
+
+    /// Moves them to the tier.
+    pub(super) fn park(&mut self, schema: &SchemaRef, share: &Share) -> Result<()> {
+        if self.fresh.len() > 1 {
+            let fresh = self.fresh.iter().map(|rows| rows.read().map_err(lost)).collect::<Result<Vec<_>>>()?;
+            self.fresh = vec![concat_batches(schema, &fresh)?.into()];
+        }
+        let parts = self.stored.iter_mut().map(|(_, rows)| rows).chain(&mut self.fresh);
+        parts.into_iter().try_for_each(|rows| rows.park(share).map_err(lost))
     }
 
     /// Puts other rows in the place of all; the names of the chunks that are gone go to `gone`.
     pub(super) fn replace(&mut self, rows: Vec<RecordBatch>, gone: &mut Vec<String>) {
         gone.extend(self.stored.drain(..).map(|(name, _)| name));
         self.rows = rows.iter().map(RecordBatch::num_rows).sum();
-        self.fresh = rows;
+        self.fresh = rows.into_iter().map(Parked::from).collect();
     }
 
     /// Keeps what `keep` says of each batch; all or nothing of a stored one.
-    pub(super) fn retain(&mut self, gone: &mut Vec<String>, keep: impl Fn(&RecordBatch) -> bool) {
-        self.stored.retain(|(name, rows)| {
-            let kept = keep(rows);
-            if !kept {
-                gone.push(name.clone());
+    pub(super) fn retain(&mut self, gone: &mut Vec<String>, keep: impl Fn(&RecordBatch) -> bool) -> Result<()> {
+        for (name, rows) in std::mem::take(&mut self.stored) {
+            if keep(&rows.read().map_err(lost)?) {
+                self.stored.push((name, rows));
+            } else {
+                gone.push(name);
             }
-            kept
-        });
-        self.fresh.retain(keep);
-        self.rows = self.stored.iter().map(|(_, rows)| rows).chain(&self.fresh).map(RecordBatch::num_rows).sum();
+        }
+        for rows in std::mem::take(&mut self.fresh) {
+            if keep(&rows.read().map_err(lost)?) {
+                self.fresh.push(rows);
+            }
+        }
+        self.rows = self.parts().map(Parked::num_rows).sum();
+        Ok(())
     }
 
     /// The chunks to store for the rows that are new; `name` makes a name of a number that grows.
@@ -67,22 +92,23 @@ impl Held {
         name: impl Fn(u64) -> String,
         chunks: &mut Vec<StateChunk>,
     ) -> Result<()> {
-        let mut rows: usize = self.fresh.iter().map(RecordBatch::num_rows).sum();
-        let mut merged = std::mem::take(&mut self.fresh);
+        let mut rows: usize = self.fresh.iter().map(Parked::num_rows).sum();
+        let fresh = std::mem::take(&mut self.fresh);
+        let mut merged = fresh.iter().map(|rows| rows.read().map_err(lost)).collect::<Result<Vec<_>>>()?;
         if rows == 0 {
             return Ok(());
         }
         while self.stored.last().is_some_and(|(_, last)| last.num_rows() <= 2 * rows) {
             let Some((old, last)) = self.stored.pop() else { break };
             rows += last.num_rows();
-            merged.push(last);
+            merged.push(last.read().map_err(lost)?);
             chunks.push(StateChunk { name: old, rows: None });
         }
         let one = concat_batches(schema, &merged)?;
         *number += 1;
         let name = name(*number);
         chunks.push(StateChunk { name: name.clone(), rows: Some(one.clone()) });
-        self.stored.push((name, one));
+        self.stored.push((name, one.into()));
         Ok(())
     }
 

@@ -134,7 +134,7 @@ impl Ranges {
         let is_ready = |at: i64| at < ready || ready == i64::MAX;
         let mut now = Vec::new();
         let mut waiting = Vec::new();
-        for rows in self.due.batches() {
+        for rows in self.due.batches()? {
             let part = self.some(&rows, is_ready)?;
             if part.num_rows() == rows.num_rows() {
                 now.push(part);
@@ -155,7 +155,7 @@ impl Ranges {
         }
         let from = earliest.saturating_sub(before);
         let mut input = Vec::new();
-        for rows in self.kept.batches() {
+        for rows in self.kept.batches()? {
             let seen = self.some(&rows, |at| at >= from)?;
             if seen.num_rows() > 0 {
                 input.push(self.marked(&seen, true)?);
@@ -184,14 +184,15 @@ impl Ranges {
     }
 
     /// Drops the rows that no frame will look at.
-    fn trim(&mut self) {
+    fn trim(&mut self) -> Result<()> {
         let horizon = self.watermark.saturating_sub(self.reach.0).saturating_sub(self.reach.1);
         let time = self.time;
         let latest = |rows: &RecordBatch| {
             arrow::compute::max(rows.column(time).as_primitive::<TimestampMicrosecondType>()).unwrap_or(i64::MIN)
         };
         let ended = self.watermark == i64::MAX;
-        self.kept.retain(&mut self.gone, |rows| !ended && latest(rows) >= horizon);
+        let kept = self.kept.retain(&mut self.gone, |rows| !ended && latest(rows) >= horizon);
+        kept.map_err(|error| failed(&error, &self.place))
     }
 }
 
@@ -215,7 +216,7 @@ impl Operator for Ranges {
         let paid = self.arrived.saturating_mul(ROWS_A_ROW) >= self.kept.len() + self.due.len();
         if paid || watermark.0 == i64::MAX {
             self.run(out).map_err(|error| failed(&error, &self.place))?;
-            self.trim();
+            self.trim()?;
         }
         if self.given_below < watermark.0 {
             out.watermark = Some(Watermark(self.given_below));
@@ -228,8 +229,7 @@ impl Operator for Ranges {
             self.run(out).map_err(|error| failed(&error, &self.place))?;
             out.watermark = Some(Watermark(self.given_below));
         }
-        self.trim();
-        Ok(())
+        self.trim()
     }
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {

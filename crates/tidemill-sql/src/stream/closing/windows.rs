@@ -12,12 +12,13 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
 
 use super::held::{Held, restored};
 use super::recipe::{Compiled, Recipe};
 use super::weighted::{is_weighted, net, standing, weighted, with_weight};
 use crate::session::Told;
+use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
 /// Windows that close together are computed together up to about so many rows.
@@ -73,6 +74,8 @@ impl OperatorFactory for ClosingFactory {
             gone: Vec::new(),
             chunk: 0,
             late: 0,
+            share: Share::default(),
+            ripe: Ripe::default(),
         }))
     }
 
@@ -105,9 +108,34 @@ struct Closing {
     gone: Vec<String>,
     chunk: u64,
     late: u64,
+    share: Share,
+    ripe: Ripe,
 }
 
 impl Closing {
+    /// Counts what is held in memory, and parks it when it is too much: the rows first whose windows close last.
+    fn relieve(&mut self) -> Result<(), DataFusionError> {
+        if !self.share.is_bounded() {
+            return Ok(());
+        }
+        let mut all: Vec<(i64, usize, &mut Window)> = Vec::new();
+        for (number, windows) in self.windows.iter_mut().enumerate() {
+            all.extend(windows.iter_mut().map(|(start, window)| (*start, number, window)));
+        }
+        let mut taken: usize = all.iter().map(|(_, _, window)| window.held.bytes()).sum();
+        self.share.set(taken);
+        all.sort_by_key(|(start, _, _)| std::cmp::Reverse(*start));
+        for (_, number, window) in all {
+            if self.share.excess() == 0 {
+                break;
+            }
+            taken -= window.held.bytes();
+            window.held.park(&self.inputs[number].schema, &self.share)?;
+            self.share.set(taken);
+        }
+        Ok(())
+    }
+
     fn take(&mut self, input: usize, rows: &RecordBatch) -> Result<(), DataFusionError> {
         let told = &self.inputs[input].told;
         let column = rows.column(told.column).as_primitive::<TimestampMicrosecondType>();
@@ -141,8 +169,8 @@ impl Closing {
             let weighs = is_weighted(schema);
             if (self.prune.is_some() || weighs) && window.held.len() > 2 * window.left + PRUNE_AFTER {
                 let left = match &mut self.prune {
-                    Some(prune) if !weighs => prune.run(vec![window.held.batches()])?,
-                    _ => net(&window.held.batches(), schema)?,
+                    Some(prune) if !weighs => prune.run(vec![window.held.batches()?])?,
+                    _ => net(&window.held.batches()?, schema)?,
                 };
                 window.left = left.num_rows();
                 window.held.replace(vec![left], &mut self.gone);
@@ -165,7 +193,7 @@ impl Closing {
             for ((windows, batches), input) in closed.iter_mut().zip(&mut inputs).zip(&self.inputs) {
                 let Some(window) = windows.remove(&start) else { continue };
                 rows += window.held.len();
-                let held = window.held.batches();
+                let held = window.held.batches()?;
                 match is_weighted(&input.schema) {
                     true => batches.push(standing(&held, &input.schema)?),
                     false => batches.extend(held),
@@ -186,6 +214,10 @@ impl Closing {
 }
 
 impl Operator for Closing {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
+    }
+
     fn on_batch(&mut self, input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         let schema = &self.inputs[input].schema;
         let rows = match (is_weighted(schema), &batch.weights) {
@@ -195,7 +227,12 @@ impl Operator for Closing {
                 return Err(Error::internal("windows were planned to be held of rows that are not taken back"));
             }
         };
-        self.take(input, &rows).map_err(|error| failed(&error, &self.place))
+        let bytes = if self.share.is_bounded() { bytes_of(&rows) } else { 0 };
+        self.take(input, &rows).map_err(|error| failed(&error, &self.place))?;
+        if self.share.is_bounded() && self.ripe.after(bytes, &self.share) {
+            return self.relieve().map_err(|error| failed(&error, &self.place));
+        }
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
@@ -222,6 +259,7 @@ impl Operator for Closing {
                 saved.map_err(|error| failed(&error, &self.place))?;
             }
         }
+        self.relieve().map_err(|error| failed(&error, &self.place))?;
         Ok(chunks)
     }
 

@@ -16,12 +16,13 @@ use datafusion::common::HashMap;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::Operator as Compared;
 use tidemill_model::{Epoch, Error, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
 
 use super::keys::{Keys, NO_KEY};
 use super::side::{Fresh, Side, SideSpec, restored, stored_times, time_chunk};
 use super::versions::{RIGHT, Versions};
 use crate::session::asof_candidates;
+use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
 const LEFT: usize = 0;
@@ -68,6 +69,8 @@ impl OperatorFactory for AsofFactory {
             idle: false,
             lane,
             late: 0,
+            share: Share::default(),
+            ripe: Ripe::default(),
         }))
     }
 
@@ -94,9 +97,21 @@ struct Asof {
     idle: bool,
     lane: usize,
     late: u64,
+    share: Share,
+    ripe: Ripe,
 }
 
 impl Asof {
+    /// Counts what is kept in memory, and parks rows that wait when it is too much.
+    fn relieve(&mut self) -> Result<()> {
+        if !self.share.is_bounded() {
+            return Ok(());
+        }
+        let mut taken = self.keys.bytes() + self.versions.bytes() + self.waiting.bytes();
+        self.share.set(taken);
+        self.waiting.park(&mut taken, &mut self.share)
+    }
+
     /// The left rows before this time have their match, if there is any.
     fn limit(&self) -> i64 {
         self.limit_at(self.time[RIGHT])
@@ -126,7 +141,7 @@ impl Asof {
     }
 
     /// Left rows with their matches.
-    fn matched(&self, ready: &[(i64, u32, u64)]) -> Result<RecordBatch, DataFusionError> {
+    fn matched(&mut self, ready: &[(i64, u32, u64)]) -> Result<RecordBatch, DataFusionError> {
         let mut numbers = Vec::new();
         let mut places = Vec::with_capacity(ready.len());
         let mut chosen: HashMap<(u32, i64), u64> = HashMap::default();
@@ -219,11 +234,20 @@ impl Asof {
 }
 
 impl Operator for Asof {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
+    }
+
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.weights.is_some() {
             return Err(Error::internal("an ASOF JOIN was planned over rows that are taken back"));
         }
-        self.take(input, batch.rows, out).map_err(|error| failed(&error, &self.spec.place))
+        let bytes = if self.share.is_bounded() { bytes_of(&batch.rows) } else { 0 };
+        self.take(input, batch.rows, out).map_err(|error| failed(&error, &self.spec.place))?;
+        if self.share.is_bounded() && self.ripe.after(bytes, &self.share) {
+            return self.relieve();
+        }
+        Ok(())
     }
 
     fn on_input_watermark(&mut self, input: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
@@ -254,11 +278,12 @@ impl Operator for Asof {
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
         let unwritable = |error: ArrowError| Error::internal("the rows of a join do not make a chunk").because(error);
-        let mut chunks = self.waiting.changed().map_err(unwritable)?;
+        let mut chunks = self.waiting.changed().map_err(|error| failed(&error, &self.spec.place))?;
         chunks.extend(self.versions.changed());
         if std::mem::take(&mut self.time_unsaved) {
             chunks.push(time_chunk(self.time, self.lane).map_err(unwritable)?);
         }
+        self.relieve()?;
         Ok(chunks)
     }
 

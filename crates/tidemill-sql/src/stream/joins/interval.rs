@@ -14,11 +14,12 @@ use arrow::row::SortField;
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_model::{Epoch, Error, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
 
 use super::keys::Keys;
 use super::side::{Fresh, Side, SideSpec, restored, stored_times, time_chunk};
 use crate::session::truths;
+use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
 /// Pairs are given out in batches of about so many.
@@ -101,6 +102,8 @@ impl OperatorFactory for IntervalJoinFactory {
             time_unsaved: false,
             lane,
             late: 0,
+            share: Share::default(),
+            ripe: Ripe::default(),
         }))
     }
 
@@ -128,6 +131,8 @@ struct IntervalJoin {
     time_unsaved: bool,
     lane: usize,
     late: u64,
+    share: Share,
+    ripe: Ripe,
 }
 
 /// Rows of a batch and rows that are kept of the other side, by number.
@@ -138,6 +143,17 @@ struct Pairs {
 }
 
 impl IntervalJoin {
+    /// Counts what is kept in memory, and parks rows when it is too much.
+    fn relieve(&mut self) -> Result<()> {
+        if !self.share.is_bounded() {
+            return Ok(());
+        }
+        let mut taken = self.keys.bytes() + self.sides.iter().map(Side::bytes).sum::<usize>();
+        self.share.set(taken);
+        let share = &mut self.share;
+        self.sides.iter_mut().try_for_each(|side| side.park(&mut taken, share))
+    }
+
     /// The rows of a side before this time can have no further partner.
     fn limit(&self, side: usize) -> i64 {
         let (least, most) = self.spec.bounds;
@@ -285,11 +301,20 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<Reco
 }
 
 impl Operator for IntervalJoin {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
+    }
+
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.weights.is_some() {
             return Err(Error::internal("a join in time was planned over rows that are taken back"));
         }
-        self.take(input, batch.rows, out).map_err(|error| failed(&error, &self.spec.place))
+        let bytes = if self.share.is_bounded() { bytes_of(&batch.rows) } else { 0 };
+        self.take(input, batch.rows, out).map_err(|error| failed(&error, &self.spec.place))?;
+        if self.share.is_bounded() && self.ripe.after(bytes, &self.share) {
+            return self.relieve();
+        }
+        Ok(())
     }
 
     fn on_input_watermark(&mut self, input: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
@@ -311,11 +336,12 @@ impl Operator for IntervalJoin {
         let unwritable = |error: ArrowError| Error::internal("the rows of a join do not make a chunk").because(error);
         let mut chunks = Vec::new();
         for side in &mut self.sides {
-            chunks.extend(side.changed().map_err(unwritable)?);
+            chunks.extend(side.changed().map_err(|error| failed(&error, &self.spec.place))?);
         }
         if std::mem::take(&mut self.time_unsaved) {
             chunks.push(time_chunk(self.time, self.lane).map_err(unwritable)?);
         }
+        self.relieve()?;
         Ok(chunks)
     }
 

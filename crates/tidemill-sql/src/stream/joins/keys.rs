@@ -10,6 +10,8 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::HashMap;
 use datafusion::error::DataFusionError;
 
+use crate::stream::state::Numbers;
+
 /// The key of rows that can have no partner.
 pub(super) const NO_KEY: u32 = u32::MAX;
 
@@ -22,7 +24,7 @@ pub(super) struct Keys {
     converter: Option<RowConverter>,
     numbers: HashMap<Arc<[u8]>, u32>,
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    free: Numbers,
     /// Whether NULL equals NULL.
     null_equal: bool,
 }
@@ -79,7 +81,14 @@ impl Keys {
     /// No keys yet; the key columns of a side have the types of this batch.
     pub(super) fn new(fields: Vec<SortField>, null_equal: bool) -> Result<Keys, DataFusionError> {
         let converter = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
-        Ok(Keys { converter, numbers: HashMap::default(), slots: Vec::new(), free: Vec::new(), null_equal })
+        Ok(Keys { converter, numbers: HashMap::default(), slots: Vec::new(), free: Numbers::default(), null_equal })
+    }
+
+    /// About how many bytes it takes beside the entries of rows.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+            + self.numbers.capacity() * (size_of::<(Arc<[u8]>, u32)>() + 1)
+            + self.free.bytes()
     }
 
     /// The number of each row's key; rows that can have no partner, such as those without a time, get [`NO_KEY`].
@@ -113,7 +122,7 @@ impl Keys {
         }
         let key: Arc<[u8]> = Arc::from(key);
         let slot = Slot { key: Arc::clone(&key), lines: [Line::default(), Line::default()] };
-        let number = match self.free.pop() {
+        let number = match self.free.take() {
             Some(number) => {
                 self.slots[number as usize] = slot;
                 number
@@ -156,7 +165,8 @@ impl Keys {
         if key == NO_KEY {
             return;
         }
-        let slot = &mut self.slots[key as usize];
+        // Its last row went before, and its place with it.
+        let Some(slot) = self.slots.get_mut(key as usize) else { return };
         slot.lines[side].drop_before(limit);
         self.forget(key);
     }
@@ -178,8 +188,12 @@ impl Keys {
         // The number is another key's, or free, if this one is no longer known by it.
         if slot.lines.iter().all(|line| line.live().is_empty()) && self.numbers.get(&slot.key) == Some(&key) {
             self.numbers.remove(&slot.key);
-            slot.lines = [Line::default(), Line::default()];
-            self.free.push(key);
+            (slot.key, slot.lines) = (Arc::default(), [Line::default(), Line::default()]);
+            if let Some(shorter) = self.free.put(key, self.slots.len()) {
+                self.slots.truncate(shorter);
+                self.slots.shrink_to_fit();
+                self.numbers.shrink_to_fit();
+            }
         }
     }
 }

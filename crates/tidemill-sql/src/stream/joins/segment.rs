@@ -5,12 +5,15 @@
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::error::ArrowError;
+use datafusion::common::Result;
+use tidemill_runtime::Parked;
+
+use crate::stream::state::lost;
 
 /// Some rows of one side.
 pub(super) struct Segment {
     pub(super) base: u64,
-    pub(super) rows: RecordBatch,
+    pub(super) rows: Parked,
     pub(super) times: Vec<i64>,
     /// The number of each row's key.
     pub(super) keys: Vec<u32>,
@@ -31,7 +34,23 @@ impl Segment {
     pub(super) fn new(base: u64, rows: RecordBatch, times: Vec<i64>, keys: Vec<u32>, matched: Vec<bool>) -> Segment {
         let marks_unsaved = matched.contains(&true);
         let order = order(&times);
-        Segment { base, rows, times, keys, matched, order, gone: 0, saved: false, marks_unsaved, marks_saved: false }
+        Segment {
+            base,
+            rows: rows.into(),
+            times,
+            keys,
+            matched,
+            order,
+            gone: 0,
+            saved: false,
+            marks_unsaved,
+            marks_saved: false,
+        }
+    }
+
+    /// How many bytes of memory it takes beside its rows, what the keys know of them among it.
+    pub(super) fn fixed(&self) -> usize {
+        self.times.len() * (size_of::<i64>() + 2 * size_of::<u32>() + size_of::<(i64, u64)>()) + self.matched.len()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,8 +89,9 @@ impl Segment {
     }
 
     /// This segment and the one that it meets as one, which is not stored yet.
-    pub(super) fn joined(self, next: Segment, limit: i64) -> Result<Segment, ArrowError> {
-        let rows = concat_batches(&self.rows.schema(), [&self.rows, &next.rows])?;
+    pub(super) fn joined(self, next: Segment, limit: i64) -> Result<Segment> {
+        let [first, second] = [self.rows.read().map_err(lost)?, next.rows.read().map_err(lost)?];
+        let rows = concat_batches(&first.schema(), [&first, &second])?;
         let both = |one: Vec<bool>, other: Vec<bool>| [one, other].concat();
         let (times, keys) = ([self.times, next.times].concat(), [self.keys, next.keys].concat());
         let mut joined = Segment::new(self.base, rows, times, keys, both(self.matched, next.matched));

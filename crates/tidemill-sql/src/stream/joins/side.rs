@@ -13,10 +13,11 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampM
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use tidemill_model::{Error, Kind, Result};
-use tidemill_runtime::{Route, StateChunk};
+use tidemill_runtime::{Route, Share, StateChunk};
 
 use super::keys::{Keys, NO_KEY};
 use super::segment::Segment;
+use crate::stream::state::lost;
 
 /// Segments of an epoch in hand are put together up to so many rows.
 const FRESH_ROWS: usize = 32_768;
@@ -89,7 +90,7 @@ impl Side {
     }
 
     /// Puts the last two segments together.
-    fn join_last(&mut self) -> Result<(), ArrowError> {
+    fn join_last(&mut self) -> Result<(), DataFusionError> {
         if let (Some(last), Some(before)) = (self.segments.pop(), self.segments.pop()) {
             for segment in [&before, &last] {
                 self.discard(segment);
@@ -117,14 +118,46 @@ impl Side {
     }
 
     /// Rows by number, in this order.
-    pub(super) fn take(&self, numbers: &[u64]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn take(&mut self, numbers: &[u64]) -> Result<RecordBatch, DataFusionError> {
         let places: Vec<(usize, usize)> = numbers.iter().map(|number| self.find(*number)).collect();
         self.gather(&places)
     }
 
-    fn gather(&self, places: &[(usize, usize)]) -> Result<RecordBatch, ArrowError> {
-        let batches: Vec<&RecordBatch> = self.segments.iter().map(|segment| &segment.rows).collect();
-        interleave_record_batch(&batches, places)
+    /// Rows by segment and place. What is parked of the segments is called up, and parked again when memory is short.
+    fn gather(&mut self, places: &[(usize, usize)]) -> Result<RecordBatch, DataFusionError> {
+        let mut asked: Vec<usize> = places.iter().map(|(segment, _)| *segment).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        if asked.is_empty() {
+            asked.extend(0..self.segments.len().min(1));
+        }
+        let mut batches = Vec::with_capacity(asked.len());
+        for segment in &asked {
+            batches.push(self.segments[*segment].rows.recall().map_err(lost)?.clone());
+        }
+        let place = |(segment, row): &(usize, usize)| (asked.partition_point(|other| other < segment), *row);
+        let places: Vec<(usize, usize)> = places.iter().map(place).collect();
+        Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
+    }
+
+    /// How many bytes of memory it takes, with what lies beside its rows.
+    pub(super) fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.fixed() + segment.rows.bytes()).sum()
+    }
+
+    /// Parks rows until no more memory is taken than may be: the earliest first, which go soonest and are asked for least.
+    pub(super) fn park(&mut self, taken: &mut usize, share: &mut Share) -> Result<()> {
+        for segment in &mut self.segments {
+            if share.excess() == 0 {
+                break;
+            }
+            if segment.rows.bytes() > 0 {
+                *taken -= segment.rows.bytes();
+                segment.rows.park(share)?;
+                share.set(*taken);
+            }
+        }
+        Ok(())
     }
 
     /// Time, key and number of each row before a time.
@@ -149,7 +182,7 @@ impl Side {
     }
 
     /// Drops the rows before a time; answers those that never had a partner, where marks are kept.
-    pub(super) fn drop_before(&mut self, keys: &mut Keys, limit: i64) -> Result<Option<RecordBatch>, ArrowError> {
+    pub(super) fn drop_before(&mut self, keys: &mut Keys, limit: i64) -> Result<Option<RecordBatch>, DataFusionError> {
         self.limit = self.limit.max(limit);
         let limit = self.limit;
         let mut alone = Vec::new();
@@ -186,7 +219,7 @@ impl Side {
     }
 
     /// What changed since it was last asked.
-    pub(super) fn changed(&mut self) -> Result<Vec<StateChunk>, ArrowError> {
+    pub(super) fn changed(&mut self) -> Result<Vec<StateChunk>, DataFusionError> {
         while let [.., one, other] = self.segments.as_slice()
             && !other.saved
             && one.meets(other)
@@ -202,7 +235,8 @@ impl Side {
             let name = self.name(&self.segments[at]);
             let segment = &mut self.segments[at];
             if !std::mem::replace(&mut segment.saved, true) {
-                chunks.push(StateChunk { name: name.clone(), rows: Some(segment.rows.clone()) });
+                let rows = segment.rows.read().map_err(lost)?;
+                chunks.push(StateChunk { name: name.clone(), rows: Some(rows) });
             }
             if std::mem::replace(&mut segment.marks_unsaved, false) {
                 segment.marks_saved = true;

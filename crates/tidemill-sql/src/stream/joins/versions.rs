@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 use arrow::error::ArrowError;
-use tidemill_runtime::StateChunk;
+use tidemill_runtime::{StateChunk, bytes_of};
 
 use super::keys::Keys;
 
@@ -51,6 +51,14 @@ impl Versions {
             ends: BTreeSet::new(),
             gone: Vec::new(),
         }
+    }
+
+    /// How many bytes of memory it takes, with what the keys know of its rows.
+    pub(super) fn bytes(&self) -> usize {
+        let beside = size_of::<(i64, u64)>() + size_of::<i64>() + size_of::<u32>() + size_of::<bool>();
+        let segments: usize =
+            self.segments.iter().map(|segment| bytes_of(&segment.rows) + segment.times.len() * beside).sum();
+        segments + (self.crowded.len() + self.ends.len()) * 2 * size_of::<(i64, u32)>()
     }
 
     /// Keeps rows, all of which have a key.

@@ -12,13 +12,13 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Place, Result};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateMemory, Stored};
 
 use super::Spec;
 use super::results::difference;
 use super::signed::negative;
 use crate::stream::aggregate::Groups;
-use crate::stream::state::{KeyLog, Layout, sort_by_key};
+use crate::stream::state::{Give, KeyLog, Layout, lost, sort_by_key};
 use crate::stream::transform::failed;
 
 /// The name of the log of groups.
@@ -141,11 +141,12 @@ impl Running {
     }
 
     /// The stored states of those pending groups that are stored, in order of their keys' bytes; `None` when none is.
-    fn stored(&self, pending: &[Columns]) -> Result<Option<RecordBatch>, ArrowError> {
+    fn stored(&mut self, pending: &[Columns]) -> Result<Option<RecordBatch>, DataFusionError> {
         let encoded = pending.iter().map(|(keys, states)| Ok((self.groups.encode_keys(keys)?, rows_of(keys, states))));
         let encoded = encoded.collect::<Result<Vec<_>, ArrowError>>()?;
-        let keys = encoded.iter().flat_map(|(keys, rows)| (0..*rows).map(|row| keys.row(row)));
-        let mut known: Vec<(&[u8], &[u8])> = keys.filter_map(|key| Some((key, self.groups.get(key)?))).collect();
+        let keys = || encoded.iter().flat_map(|(keys, rows)| (0..*rows).map(|row| keys.row(row)));
+        self.groups.call_up(keys()).map_err(lost)?;
+        let mut known: Vec<(&[u8], &[u8])> = keys().filter_map(|key| Some((key, self.groups.get(key)?))).collect();
         if known.is_empty() {
             return Ok(None);
         }
@@ -155,7 +156,7 @@ impl Running {
         let values = self.groups.decode_values(known.iter().map(|(_, value)| *value))?;
         let options = RecordBatchOptions::new().with_row_count(Some(known.len()));
         let columns = keys.into_iter().chain(values).collect();
-        RecordBatch::try_new_with_options(Arc::clone(&self.spec.groups.partial), columns, &options).map(Some)
+        Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.spec.groups.partial), columns, &options)?))
     }
 
     /// Keys and states as the columns of one batch.
@@ -185,6 +186,10 @@ fn rows_of(keys: &[ArrayRef], states: &[ArrayRef]) -> usize {
 }
 
 impl Operator for Running {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.groups.bound(memory);
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         self.take(&batch).map_err(|error| failed(&error, &self.place))
     }
@@ -196,13 +201,15 @@ impl Operator for Running {
         Ok(())
     }
 
-    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
-        let mut chunks = Vec::new();
-        self.groups.snapshot(&mut chunks)?;
-        Ok(chunks)
+    fn snapshot_into(&mut self, _epoch: Epoch, give: Give<'_>) -> Result<()> {
+        self.groups.snapshot(give)
     }
 
-    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        self.groups.restore(chunks, lane, lanes)
+    fn keeps_chunks(&self) -> bool {
+        true
+    }
+
+    fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        self.groups.restore_from(stored)
     }
 }

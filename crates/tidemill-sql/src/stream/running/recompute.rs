@@ -17,13 +17,13 @@ use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::{array::AsArray, array::UInt32Array};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Stored};
 
 use super::Spec;
 use super::results::taken_back;
 use crate::session::values;
 use crate::stream::aggregate::Groups;
-use crate::stream::state::{KeyLog, Layout};
+use crate::stream::state::{Give, KeyLog, Layout};
 use crate::stream::transform::failed;
 
 /// The name of the log of rows.
@@ -292,14 +292,16 @@ impl Operator for Recompute {
         Ok(())
     }
 
-    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
-        let mut chunks = Vec::new();
-        self.rows.snapshot(&mut chunks)?;
-        Ok(chunks)
+    fn snapshot_into(&mut self, _epoch: Epoch, give: Give<'_>) -> Result<()> {
+        self.rows.snapshot(give)
     }
 
-    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        self.rows.restore(chunks, lane, lanes)?;
+    fn keeps_chunks(&self) -> bool {
+        true
+    }
+
+    fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        self.rows.restore_from(stored)?;
         self.members = self.rows.iter().map(|(row, _)| row.into()).collect();
         // A snapshot is taken after the first barrier only, and what it gave out stands.
         self.started = true;

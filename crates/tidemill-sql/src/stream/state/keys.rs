@@ -23,6 +23,11 @@ impl Keys {
         self.ends.push(self.bytes.len());
     }
 
+    /// How many bytes they take.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
     pub(super) fn extend(&mut self, others: &Keys) {
         others.iter().for_each(|key| self.push(key));
     }

@@ -3,10 +3,10 @@
 //! Keys are divided into key groups by their hash. Each group has chunks of its own: the first of a row of chunks holds
 //! all of the group, the later ones what changed since. Many small ones are merged into one. When the later ones together
 //! outweigh what is live, the group is written anew, one group at a time; so a checkpoint costs what changed plus, now and
-//! then, one group.
+//! then, one group. A group that has grown large is divided, one at a time as well.
 //!
-//! **Invariant:** reading all chunks in the order of their names and letting the last row of a key count gives the
-//! table as it was at the snapshot; a row whose last column is true says that its key is gone.
+//! **Invariant:** reading all chunks of a lane in the order of their names and letting the last row of a key count gives
+//! the table as it was at the snapshot; a row whose last column is true says that its key is gone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,22 +17,18 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 use tidemill_model::{Error, Kind, Result};
-use tidemill_runtime::{GONE, Route, StateChunk};
+use tidemill_runtime::{GONE, Route, Share, StateChunk, StateMemory, Stored};
 
+use super::directory::Directory;
+use super::group::{Chunk, Group};
 use super::keys::{Keys, sort_by_key};
-use super::table::{Table, hash_of};
+use super::table::hash_of;
 
-/// A group is divided when it has more keys than this: writing so many takes a few hundredths of a second.
-const MOST_KEYS: usize = 128 << 10;
-/// Groups a lane may have; more would make the manifest long.
-const MOST_GROUPS: usize = 256;
 /// When a group has more chunks than this (and up to as many again, so that groups do so at different times), the small
 /// ones become one.
 const MOST_CHUNKS: usize = 24;
 /// A chunk of at most so many rows is small: its keys are remembered until it is merged with others.
 const SMALL: usize = 4096;
-/// A group is not written anew for fewer rows than this.
-const WORTH_REWRITING: usize = 256;
 
 /// The columns of a log.
 #[derive(Debug)]
@@ -78,52 +74,11 @@ pub(in crate::stream) struct KeyLog {
     values: RowConverter,
     key_parser: RowParser,
     value_parser: RowParser,
-    groups: Vec<Group>,
+    groups: Directory,
     /// Chunks to be removed with the next snapshot.
     obsolete: Vec<String>,
     sequence: u64,
-}
-
-/// The keys of one range of hashes.
-#[derive(Default)]
-struct Group {
-    table: Table,
-    /// Keys that were put or removed since the last snapshot; one may stand here several times.
-    changed: Keys,
-    /// The stored chunks; the first holds the whole group.
-    chunks: Vec<Stored>,
-    /// Whether the stored chunks are not this group's.
-    rewrite: bool,
-}
-
-/// A chunk that the newest snapshot names.
-struct Stored {
-    name: String,
-    rows: usize,
-    /// Its keys, if it is small and not the first.
-    keys: Keys,
-}
-
-impl Group {
-    /// How many rows are stored beyond the first chunk, in hundredths of what is live.
-    fn overweight(&self) -> usize {
-        let later: usize = self.chunks.iter().skip(1).map(|chunk| chunk.rows).sum();
-        (later + self.changed.len()) * 100 / self.table.len().max(WORTH_REWRITING)
-    }
-
-    /// Forgets all chunks.
-    fn drop_chunks(&mut self, into: &mut Vec<StateChunk>) {
-        into.extend(self.chunks.drain(..).map(|chunk| StateChunk { name: chunk.name, rows: None }));
-    }
-
-    /// Forgets small chunks, whose keys are then to be stored with those that changed.
-    fn merge_small(&mut self, changed: &mut Keys, into: &mut Vec<StateChunk>) {
-        for chunk in self.chunks.extract_if(.., |chunk| !chunk.keys.is_empty()) {
-            changed.extend(&chunk.keys);
-            into.push(StateChunk { name: chunk.name, rows: None });
-        }
-        *changed = changed.in_order();
-    }
+    share: Share,
 }
 
 impl KeyLog {
@@ -138,15 +93,21 @@ impl KeyLog {
             name: name.into(),
             keys,
             values,
-            groups: vec![Group::default()],
+            groups: Directory::default(),
             obsolete: Vec::new(),
             sequence: 0,
+            share: Share::default(),
         })
+    }
+
+    /// What it takes of memory counts there, and what is more moves to its tier.
+    pub(in crate::stream) fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
     }
 
     /// How many keys.
     pub(in crate::stream) fn len(&self) -> usize {
-        self.groups.iter().map(|group| group.table.len()).sum()
+        self.groups.iter().map(Group::len).sum()
     }
 
     /// The bytes of keys.
@@ -181,155 +142,233 @@ impl KeyLog {
         self.keys.convert_rows(keys.into_iter().map(|key| self.key_parser.parse(key)))
     }
 
+    /// Makes sure that memory knows these keys, before they are asked for or changed.
+    pub(in crate::stream) fn call_up<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) -> Result<()> {
+        if self.groups.iter().all(Group::is_warm) {
+            return Ok(());
+        }
+        let mut wanted: BTreeMap<usize, Vec<(u64, &[u8])>> = BTreeMap::new();
+        for key in keys {
+            let hash = hash_of(key);
+            let number = self.groups.number_of(hash);
+            if !self.groups[number].knows(hash, key) {
+                wanted.entry(number).or_default().push((hash, key));
+            }
+        }
+        for (number, mut keys) in wanted {
+            keys.sort_unstable();
+            keys.dedup();
+            self.groups[number].call_up(&keys)?;
+        }
+        Ok(())
+    }
+
+    /// Counts what it takes of memory, and moves the largest groups to the tier when that is too much.
+    pub(in crate::stream) fn relieve(&mut self) -> Result<()> {
+        if !self.share.is_bounded() {
+            return Ok(());
+        }
+        self.share.set(self.groups.iter().map(Group::bytes).sum());
+        let mut excess = self.share.excess();
+        if excess == 0 {
+            return Ok(());
+        }
+        let mut largest: Vec<(usize, usize)> =
+            self.groups.iter().map(Group::movable).enumerate().map(|(number, bytes)| (bytes, number)).collect();
+        largest.sort_unstable();
+        while let (Some((bytes, number)), true) = (largest.pop(), excess > 0) {
+            if bytes == 0 {
+                break;
+            }
+            self.groups[number].move_out(&self.share)?;
+            excess = excess.saturating_sub(bytes);
+        }
+        self.share.set(self.groups.iter().map(Group::bytes).sum());
+        Ok(())
+    }
+
     /// The value of a key.
     pub(in crate::stream) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let hash = hash_of(key);
-        self.groups[group_of(hash, self.groups.len())].table.get(hash, key)
+        self.groups[self.groups.number_of(hash)].get(hash, key)
     }
 
     /// Gives a key this value.
     pub(in crate::stream) fn put(&mut self, key: &[u8], value: &[u8]) {
-        let (hash, groups) = (hash_of(key), self.groups.len());
-        let group = &mut self.groups[group_of(hash, groups)];
-        group.table.put(hash, key, value);
+        let hash = hash_of(key);
+        let group = self.groups.of(hash);
+        group.put(hash, key, value);
         group.changed.push(key);
     }
 
     /// Forgets a key.
     pub(in crate::stream) fn remove(&mut self, key: &[u8]) {
-        let (hash, groups) = (hash_of(key), self.groups.len());
-        let group = &mut self.groups[group_of(hash, groups)];
-        if group.table.remove(hash, key) {
+        let hash = hash_of(key);
+        let group = self.groups.of(hash);
+        if group.remove(hash, key) {
             group.changed.push(key);
         }
     }
 
-    /// All keys with their values, in no order.
+    /// All keys with their values, in no order. None may be in the tier.
     pub(in crate::stream) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.groups.iter().flat_map(|group| group.table.iter())
+        self.groups.iter().flat_map(Group::iter)
     }
 
     /// What changed since the last snapshot.
-    pub(in crate::stream) fn snapshot(&mut self, into: &mut Vec<StateChunk>) -> Result<()> {
-        let defect = |e: ArrowError| Error::internal("state does not make a batch").because(e);
-        self.divide();
+    pub(in crate::stream) fn snapshot(&mut self, give: Give<'_>) -> Result<()> {
+        self.groups.divide_large(&mut self.obsolete)?;
         for name in std::mem::take(&mut self.obsolete) {
-            into.push(StateChunk { name, rows: None });
+            give(StateChunk { name, rows: None })?;
         }
         let turn = (0..self.groups.len()).max_by_key(|number| self.groups[*number].overweight());
+        let mut chunks = Vec::new();
         for number in 0..self.groups.len() {
-            let group = &mut self.groups[number];
-            if group.changed.is_empty() && !group.rewrite {
-                continue;
-            }
-            let anew = group.rewrite || group.chunks.is_empty();
-            if !anew {
-                group.changed = group.changed.in_order();
-            }
-            // All groups grow alike, and are written anew one after the other rather than all in one epoch.
-            let whole = anew || group.overweight() > if turn == Some(number) { 100 } else { 300 };
-            let mut changed = std::mem::take(&mut group.changed);
-            if whole {
-                group.drop_chunks(into);
-                group.rewrite = false;
-            } else if group.chunks.len() > MOST_CHUNKS + number % MOST_CHUNKS {
+            self.snapshot_group(number, turn == Some(number), &mut chunks)?;
+            chunks.drain(..).try_for_each(&mut *give)?;
+        }
+        self.relieve()
+    }
+
+    fn snapshot_group(&mut self, number: usize, its_turn: bool, into: &mut Vec<StateChunk>) -> Result<()> {
+        let defect = |e: ArrowError| Error::internal("state does not make a batch").because(e);
+        let group = &mut self.groups[number];
+        if group.changed.is_empty() && !group.rewrite {
+            return Ok(());
+        }
+        let anew = group.rewrite || group.chunks.is_empty();
+        if !anew {
+            group.changed = group.changed.in_order();
+        }
+        // All groups grow alike, and are written anew one after the other rather than all in one epoch.
+        let whole = anew || group.overweight() > if its_turn { 100 } else { 300 };
+        let mut changed = std::mem::take(&mut group.changed);
+        let was_warm = group.is_warm();
+        if whole {
+            group.drop_chunks(into);
+            group.rewrite = false;
+            group.call_up_all()?;
+        } else {
+            if group.chunks.len() > MOST_CHUNKS + number % MOST_CHUNKS {
                 group.merge_small(&mut changed, into);
             }
-            let rows = if whole { self.whole_of(number) } else { self.changes_of(number, &changed) }.map_err(defect)?;
-            if rows.num_rows() == 0 {
-                continue;
-            }
-            self.sequence += 1;
-            let name = format!("{}.{:03}.{number:03}.{:012}", self.name, self.groups.len(), self.sequence);
-            let keys = if whole || rows.num_rows() > SMALL { Keys::default() } else { changed };
-            self.groups[number].chunks.push(Stored { name: name.clone(), rows: rows.num_rows(), keys });
-            into.push(StateChunk { name, rows: Some(rows) });
+            self.call_up(changed.iter())?;
         }
+        let rows = if whole { self.whole_of(number) } else { self.changes_of(number, &changed) }.map_err(defect)?;
+        if whole && !was_warm {
+            self.groups[number].move_out(&self.share)?;
+        }
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        self.sequence += 1;
+        let group = &mut self.groups[number];
+        let name = format!("{}.{}.{:012}", self.name, name_of(group.place), self.sequence);
+        let keys = if whole || rows.num_rows() > SMALL { Keys::default() } else { changed };
+        group.chunks.push(Chunk { name: name.clone(), rows: rows.num_rows(), keys });
+        into.push(StateChunk { name, rows: Some(rows) });
         Ok(())
     }
 
     /// Everything is gone: the chunks to remove.
-    pub(in crate::stream) fn drop_all(self, into: &mut Vec<StateChunk>) {
-        let stored = self.groups.into_iter().flat_map(|group| group.chunks).map(|chunk| chunk.name);
-        into.extend(self.obsolete.into_iter().chain(stored).map(|name| StateChunk { name, rows: None }));
+    pub(in crate::stream) fn drop_all(mut self, into: &mut Vec<StateChunk>) {
+        self.groups.iter_mut().for_each(|group| group.drop_chunks(into));
+        into.extend(self.obsolete.into_iter().map(|name| StateChunk { name, rows: None }));
     }
 
-    /// Takes back the chunks of all lanes' logs of this name, as far as their keys belong to `lane`.
-    pub(in crate::stream) fn restore(
+    /// Prepares for [`KeyLog::restore_chunk`] by the names of the chunks of this log. Where `kept` they are this lane's
+    /// own and stay.
+    pub(in crate::stream) fn prepare(&mut self, names: &[&str], kept: bool) {
+        let places: Vec<(u32, usize)> = names.iter().filter_map(|name| place_of(name)).collect();
+        let known = kept && places.len() == names.len();
+        if known && let Some(groups) = Directory::with(&places) {
+            self.groups = groups;
+            let sequence = |name: &&str| name.rsplit('.').next().and_then(|number| number.parse().ok());
+            self.sequence = names.iter().filter_map(sequence).max().unwrap_or(0);
+            return;
+        }
+        // The next epoch stores everything, by the lanes and groups that there are now.
+        let depth = places.iter().map(|(depth, _)| *depth).max().unwrap_or(0);
+        self.groups = Directory::of_depth(depth);
+        self.groups.iter_mut().for_each(|group| group.rewrite = true);
+        if kept {
+            self.obsolete.extend(names.iter().map(|name| (*name).to_owned()));
+        }
+    }
+
+    /// Takes back the rows of a chunk that belong to `lane`.
+    pub(in crate::stream) fn restore_chunk(
         &mut self,
-        mut chunks: Vec<(String, RecordBatch)>,
-        lane: usize,
-        lanes: usize,
+        name: String,
+        mut rows: RecordBatch,
+        (lane, lanes, kept): (usize, usize, bool),
     ) -> Result<()> {
-        chunks.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let route: Vec<usize> = (0..self.layout.route).collect();
-        for (name, rows) in chunks {
-            let corrupt = |why: String| {
-                Error::new(Kind::Corrupt, "X030", format!("the stored state `{name}` is not readable: {why}"))
-                    .fact("it was written by another version; rebuild it by replaying the pipeline from its start")
-            };
-            let types = rows.columns().iter().map(|column| column.data_type());
-            if types.ne(self.layout.schema.fields().iter().map(|field| field.data_type())) {
-                return Err(corrupt("it has other columns".to_owned()));
-            }
+        let corrupt = |why: String| {
+            Error::new(Kind::Corrupt, "X030", format!("the stored state `{name}` is not readable: {why}"))
+                .fact("it was written by another version; rebuild it by replaying the pipeline from its start")
+        };
+        let types = rows.columns().iter().map(|column| column.data_type());
+        if types.ne(self.layout.schema.fields().iter().map(|field| field.data_type())) {
+            return Err(corrupt("it has other columns".to_owned()));
+        }
+        if !kept && lanes > 1 {
+            let route: Vec<usize> = (0..self.layout.route).collect();
             let of = Route::lane_of(&rows, &route, lanes).map_err(|e| corrupt(e.to_string()))?;
             let mine: BooleanArray = of.iter().map(|of| Some(*of == lane)).collect();
-            let rows = filter_record_batch(&rows, &mine).map_err(|e| corrupt(e.to_string()))?;
-            self.replay(&rows).map_err(|e| corrupt(e.to_string()))?;
+            rows = filter_record_batch(&rows, &mine).map_err(|e| corrupt(e.to_string()))?;
         }
-        // The first epoch after a start stores everything, by the lanes that there are now.
-        self.groups.iter_mut().for_each(|group| group.rewrite = true);
-        Ok(())
-    }
-
-    fn replay(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
         let (columns, count) = (rows.columns(), rows.num_rows());
         let (keys, rest) = columns.split_at(self.layout.keys);
         let (values, gone) = rest.split_at(self.layout.values());
-        let (keys, values) = (self.encode_keys(keys)?, self.encode_values(values)?);
+        let unreadable = |e: ArrowError| corrupt(e.to_string());
+        let (keys, values) =
+            (self.encode_keys(keys).map_err(unreadable)?, self.encode_values(values).map_err(unreadable)?);
+        self.call_up((0..count).map(|row| keys.row(row)))?;
         let gone = gone[0].as_boolean();
-        let groups = self.groups.len();
+        if kept && let Some(group) = place_of(&name).and_then(|place| self.groups.at(place)) {
+            // The first chunk of a group has all of it.
+            if group.chunks.is_empty() {
+                group.reserve(count, (0..count).map(|row| keys.row(row).len() + values.row(row).len()).sum());
+            }
+        }
         for row in 0..count {
             let key = keys.row(row);
             let hash = hash_of(key);
-            let table = &mut self.groups[group_of(hash, groups)].table;
+            let group = self.groups.of(hash);
             if gone.value(row) {
-                table.remove(hash, key);
+                group.remove(hash, key);
             } else {
-                table.put(hash, key, values.row(row));
+                group.put(hash, key, values.row(row));
             }
         }
-        self.divide();
-        Ok(())
+        if kept && let Some(group) = place_of(&name).and_then(|place| self.groups.at(place)) {
+            let mut small = Keys::default();
+            if !group.chunks.is_empty() && count <= SMALL {
+                (0..count).for_each(|row| small.push(keys.row(row)));
+            }
+            group.chunks.push(Chunk { name, rows: count, keys: small });
+        }
+        self.groups.divide_fresh();
+        self.relieve()
     }
 
-    /// Makes more groups when they have grown; then everything is to be stored again.
-    fn divide(&mut self) {
-        let before = self.groups.len();
-        if before >= MOST_GROUPS || self.len() <= before * MOST_KEYS {
-            return;
-        }
-        let after = before * 4;
-        let old = std::mem::take(&mut self.groups);
-        self.groups.resize_with(after, || Group { rewrite: true, ..Group::default() });
-        for group in old {
-            self.obsolete.extend(group.chunks.into_iter().map(|chunk| chunk.name));
-            for (key, value) in group.table.iter() {
-                let hash = hash_of(key);
-                self.groups[group_of(hash, after)].table.put(hash, key, value);
-            }
-        }
+    /// Takes back all chunks of an operator that has this log alone.
+    pub(in crate::stream) fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        let names: Vec<&str> = stored.names().iter().map(String::as_str).collect();
+        self.prepare(&names, stored.kept);
+        let to = (stored.lane, stored.lanes, stored.kept);
+        stored.try_for_each(|chunk| chunk.and_then(|(name, rows)| self.restore_chunk(name, rows, to)))
     }
 
     fn changes_of(&self, number: usize, changed: &Keys) -> Result<RecordBatch, ArrowError> {
-        let table = &self.groups[number].table;
-        let rows: Vec<(&[u8], Option<&[u8]>)> = changed.iter().map(|key| (key, table.get(hash_of(key), key))).collect();
+        let group = &self.groups[number];
+        let rows: Vec<(&[u8], Option<&[u8]>)> = changed.iter().map(|key| (key, group.get(hash_of(key), key))).collect();
         self.chunk(&rows)
     }
 
     fn whole_of(&self, number: usize) -> Result<RecordBatch, ArrowError> {
         let mut rows: Vec<(&[u8], Option<&[u8]>)> =
-            self.groups[number].table.iter().map(|(key, value)| (key, Some(value))).collect();
+            self.groups[number].iter().map(|(key, value)| (key, Some(value))).collect();
         // The same rows are the same bytes, whatever order the table has them in.
         sort_by_key(&mut rows);
         self.chunk(&rows)
@@ -354,6 +393,21 @@ impl KeyLog {
     }
 }
 
+/// Takes the chunks of a snapshot, one by one.
+pub(in crate::stream) type Give<'a> = &'a mut dyn FnMut(StateChunk) -> Result<()>;
+
+/// How chunks name a group.
+fn name_of((depth, number): (u32, usize)) -> String {
+    format!("d{depth}.{number:03}")
+}
+
+/// The group that a chunk of this name is of.
+fn place_of(name: &str) -> Option<(u32, usize)> {
+    let mut parts = name.split('.').skip(1);
+    let depth = parts.next()?.strip_prefix('d')?.parse().ok()?;
+    Some((depth, parts.next()?.parse().ok()?))
+}
+
 /// Rows as bytes; there may be no column.
 pub(in crate::stream) struct Encoded(Option<Rows>);
 
@@ -371,23 +425,14 @@ fn encode(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Encoded, Arr
     converter.convert_columns(columns).map(|rows| Encoded(Some(rows)))
 }
 
-/// The group of a key with this hash. The table of the group is probed by the lower bits of the hash, so the upper ones decide here.
-fn group_of(hash: u64, groups: usize) -> usize {
-    if groups == 1 { 0 } else { (hash >> 40) as usize % groups }
-}
-
-/// The chunks of each log among those of an operator, by the logs' names.
-pub(in crate::stream) fn by_log(chunks: Vec<(String, RecordBatch)>) -> BTreeMap<String, Vec<(String, RecordBatch)>> {
-    let mut logs: BTreeMap<String, Vec<(String, RecordBatch)>> = BTreeMap::new();
-    for (name, rows) in chunks {
-        let log = name.split_once('.').map_or(name.as_str(), |(log, _)| log).to_owned();
-        logs.entry(log).or_default().push((name, rows));
-    }
-    logs
+/// The log that a chunk of this name is of.
+pub(in crate::stream) fn log_of(chunk: &str) -> &str {
+    chunk.split_once('.').map_or(chunk, |(log, _)| log)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::directory::MOST_KEYS;
     use arrow::array::{Int64Array, StringArray};
 
     use super::*;
@@ -412,16 +457,46 @@ mod tests {
         (key.row(0).to_vec(), value.row(0).to_vec())
     }
 
-    #[test]
-    fn restoring_after_any_epoch_and_onto_any_lanes_gives_what_was_held() {
+    /// A log restored from what is stored, as the engine does it.
+    fn restored(
+        stored: &BTreeMap<String, RecordBatch>,
+        to: (usize, usize),
+        kept: bool,
+        memory: &StateMemory,
+    ) -> KeyLog {
+        let mut log = KeyLog::new(layout(), "t").expect("a log");
+        log.bound(memory);
+        let names: Vec<String> = stored.keys().cloned().collect();
+        let mut chunks = stored.iter().map(|(name, rows)| Ok((name.clone(), rows.clone())));
+        log.restore_from(&mut Stored::new(to, kept, &names, &mut chunks)).expect("restores");
+        log
+    }
+
+    fn snapshot(log: &mut KeyLog) -> Vec<StateChunk> {
+        let mut chunks = Vec::new();
+        let taken = log.snapshot(&mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        });
+        taken.expect("a snapshot");
+        chunks
+    }
+
+    fn check(memory: &StateMemory, rounds: usize) {
         let mut random = fastrand::Rng::with_seed(5);
         let mut log = KeyLog::new(layout(), "t").expect("a log");
+        log.bound(memory);
         let (mut model, mut stored) = (BTreeMap::<i64, String>::new(), BTreeMap::<String, RecordBatch>::new());
-        for epoch in 0..300 {
-            for _ in 0..random.usize(0..40) {
-                let key = random.i64(0..400);
-                let (bytes, value) = bytes(&log, key, &format!("{epoch}"));
-                if random.u8(0..4) == 0 {
+        for epoch in 0..rounds {
+            let changes: Vec<(i64, bool)> =
+                (0..random.usize(0..40)).map(|_| (random.i64(0..400), random.u8(0..4) == 0)).collect();
+            let changes: Vec<_> =
+                changes.into_iter().map(|(key, gone)| (key, gone, bytes(&log, key, &format!("{epoch}")))).collect();
+            log.call_up(changes.iter().map(|(_, _, (bytes, _))| bytes.as_slice())).expect("reads");
+            for (key, gone, (bytes, value)) in changes {
+                let before = log.get(&bytes).map(<[u8]>::to_vec);
+                assert_eq!(before.is_some(), model.contains_key(&key), "epoch {epoch}, key {key}");
+                if gone {
                     log.remove(&bytes);
                     model.remove(&key);
                 } else {
@@ -429,8 +504,11 @@ mod tests {
                     model.insert(key, epoch.to_string());
                 }
             }
-            let mut chunks = Vec::new();
-            log.snapshot(&mut chunks).expect("a snapshot");
+            assert_eq!(log.len(), model.len(), "epoch {epoch}");
+            if random.u8(0..3) == 0 {
+                log.relieve().expect("moves");
+            }
+            let chunks = snapshot(&mut log);
             for chunk in chunks {
                 match chunk.rows {
                     Some(rows) => assert!(stored.insert(chunk.name, rows).is_none(), "names are used once"),
@@ -440,18 +518,52 @@ mod tests {
             if epoch % 29 != 0 {
                 continue;
             }
-            assert!(stored.len() <= MOST_CHUNKS + 2, "{} chunks", stored.len());
+            assert!(stored.len() <= 2 * MOST_CHUNKS + 2, "{} chunks", stored.len());
             for lanes in [1, 3] {
                 let mut all = BTreeMap::new();
                 for lane in 0..lanes {
-                    let mut restored = KeyLog::new(layout(), "t").expect("a log");
-                    let chunks = stored.iter().map(|(name, rows)| (name.clone(), rows.clone())).collect();
-                    restored.restore(chunks, lane, lanes).expect("restores");
-                    all.extend(held(&restored));
+                    let unbounded = StateMemory::default();
+                    all.extend(held(&restored(&stored, (lane, lanes), false, &unbounded)));
                 }
                 assert_eq!(all, model, "epoch {epoch} on {lanes} lanes");
             }
+            // The next epochs go on with what a process restored that kept the chunks.
+            log = restored(&stored, (0, 1), true, memory);
+            assert_eq!(log.len(), model.len());
+            let chunks = snapshot(&mut log);
+            assert!(chunks.is_empty(), "nothing changed, and {} chunks are stored", chunks.len());
         }
+    }
+
+    #[test]
+    fn restoring_after_any_epoch_and_onto_any_lanes_gives_what_was_held() {
+        check(&StateMemory::default(), 300);
+    }
+
+    #[test]
+    fn little_memory_changes_nothing() {
+        let folder = std::env::temp_dir().join("tidemill-log-memory");
+        for limit in [1, 4_000, 16_000] {
+            let memory = StateMemory::open(limit, &folder).expect("a budget");
+            check(&memory, 300);
+            assert!(memory.spilled() > 10_000, "the tier was used");
+        }
+    }
+
+    #[test]
+    fn a_log_restored_onto_other_lanes_stores_itself_anew_and_nothing_of_before() {
+        let mut log = KeyLog::new(layout(), "t").expect("a log");
+        for key in 0..1_000 {
+            let (key, value) = bytes(&log, key, "x");
+            log.put(&key, &value);
+        }
+        let chunks = snapshot(&mut log);
+        let stored = chunks.into_iter().filter_map(|chunk| Some((chunk.name, chunk.rows?))).collect();
+        let mut half = restored(&stored, (1, 2), false, &StateMemory::default());
+        let chunks = snapshot(&mut half);
+        let rows: usize = chunks.iter().map(|chunk| chunk.rows.as_ref().map_or(0, RecordBatch::num_rows)).sum();
+        assert_eq!(rows, half.len());
+        assert!((300..700).contains(&rows), "{rows} of 1000 keys are on one of two lanes");
     }
 
     #[test]
@@ -464,15 +576,13 @@ mod tests {
         for row in 0..count as usize {
             log.put(encoded.row(row), &value);
         }
-        let (mut first, mut most, mut all) = (Vec::new(), 0, 0);
-        log.snapshot(&mut first).expect("a snapshot");
+        let (first, mut most, mut all) = (snapshot(&mut log), 0, 0);
         assert!(first.len() >= 4, "{} groups", first.len());
         for round in 0..60 {
             for row in (round..count as usize).step_by(41) {
                 log.put(encoded.row(row), &value);
             }
-            let mut chunks = Vec::new();
-            log.snapshot(&mut chunks).expect("a snapshot");
+            let chunks = snapshot(&mut log);
             let stored: usize = chunks.iter().filter_map(|chunk| chunk.rows.as_ref()).map(RecordBatch::num_rows).sum();
             most = most.max(stored);
             all += stored;

@@ -17,13 +17,14 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampM
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, Share, StateChunk, StateMemory, bytes_of};
 
 use super::super::finish::Emission;
 use super::super::spec::{GroupSpec, SessionBy};
 use super::index::{Admitted, Index};
 use super::runs::{Runs, lasts};
 use super::standing::Standing;
+use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
 /// A pile is folded when it has doubled since, and has more runs than this.
@@ -67,6 +68,8 @@ impl OperatorFactory for SessionFactory {
             standing,
             late: 0,
             gone: Vec::new(),
+            share: Share::default(),
+            ripe: Ripe::default(),
         }))
     }
 
@@ -101,6 +104,8 @@ struct Sessions {
     standing: Option<Standing>,
     late: u64,
     gone: Vec<String>,
+    share: Share,
+    ripe: Ripe,
 }
 
 #[derive(Default)]
@@ -333,6 +338,27 @@ impl Sessions {
         Ok(())
     }
 
+    /// Counts what is kept in memory, and parks runs when it is too much: those first that are looked at last.
+    fn relieve(&mut self) -> Done {
+        if !self.share.is_bounded() {
+            return Ok(());
+        }
+        let standing = self.standing.as_ref().map_or(0, Standing::bytes);
+        let mut taken: usize = self.piles.values().map(|pile| pile.runs.bytes()).sum();
+        taken += self.index.bytes() + standing;
+        self.share.set(taken);
+        for pile in self.piles.values_mut().rev() {
+            if self.share.excess() == 0 {
+                break;
+            }
+            taken -= pile.runs.bytes();
+            pile.runs.park(&self.spec, &self.share)?;
+            taken += pile.runs.bytes();
+            self.share.set(taken);
+        }
+        Ok(())
+    }
+
     /// How far behind the watermark the starts of later results may be.
     fn held_back(&mut self) -> i64 {
         let open = self.index.earliest_open().unwrap_or(i64::MAX);
@@ -343,8 +369,16 @@ impl Sessions {
 }
 
 impl Operator for Sessions {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.share = memory.share();
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
-        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))
+        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))?;
+        if self.share.is_bounded() && self.ripe.after(bytes_of(&batch.rows), &self.share) {
+            return self.relieve().map_err(|error| failed(&error, &self.place));
+        }
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
@@ -383,6 +417,7 @@ impl Operator for Sessions {
             closed.rows = vec![rows.clone()];
             chunks.push(StateChunk { name: format!("c{number}"), rows: Some(rows) });
         }
+        self.relieve().map_err(|error| failed(&error, &self.place))?;
         Ok(chunks)
     }
 

@@ -10,6 +10,7 @@ use datafusion::common::HashMap;
 
 use super::key::Key;
 use super::line::{Line, Stand};
+use crate::stream::state::Numbers;
 
 const NONE: u32 = u32::MAX;
 
@@ -39,8 +40,8 @@ impl Session {
 }
 
 /// Puts a session where there is room, and answers where that is.
-fn fresh(sessions: &mut Vec<Session>, free: &mut Vec<u32>, session: Session) -> u32 {
-    match free.pop() {
+fn fresh(sessions: &mut Vec<Session>, free: &mut Numbers, session: Session) -> u32 {
+    match free.take() {
         Some(id) => {
             sessions[id as usize] = session;
             id
@@ -65,7 +66,7 @@ pub(super) struct Index {
     gap: i64,
     keys: HashMap<Key, Line>,
     sessions: Vec<Session>,
-    free: Vec<u32>,
+    free: Numbers,
     /// How many open sessions begin in each stretch of one gap.
     begins: BTreeMap<i64, u32>,
     /// Sessions that were joined to others since this was emptied.
@@ -78,10 +79,17 @@ impl Index {
             gap,
             keys: HashMap::default(),
             sessions: Vec::new(),
-            free: Vec::new(),
+            free: Numbers::default(),
             begins: BTreeMap::new(),
             joined: Vec::new(),
         }
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.sessions.capacity() * size_of::<Session>()
+            + self.keys.capacity() * (size_of::<Key>() + size_of::<Line>() + 1)
+            + self.free.bytes()
     }
 
     pub(super) fn session(&mut self, id: u32) -> &mut Session {
@@ -220,19 +228,29 @@ impl Index {
         let session = self.session(id);
         session.runs -= 1;
         if session.runs == 0 && session.joined != NONE {
-            self.free.push(id);
+            self.give_back(id);
+        }
+    }
+
+    /// The number is another session's from now on, or nobody's.
+    fn give_back(&mut self, id: u32) {
+        if let Some(shorter) = self.free.put(id, self.sessions.len()) {
+            self.sessions.truncate(shorter);
+            self.sessions.shrink_to_fit();
+            self.keys.shrink_to_fit();
         }
     }
 
     /// Forgets a session.
     pub(super) fn remove(&mut self, key: &[u8], id: u32) {
-        self.free.push(id);
-        let Some(line) = self.keys.get_mut(key) else { return };
-        if matches!(line, Line::One(one) if one.id == id) {
-            self.keys.remove(key);
-            return;
+        if let Some(line) = self.keys.get_mut(key) {
+            if matches!(line, Line::One(one) if one.id == id) {
+                self.keys.remove(key);
+            } else {
+                line.remove_all(&[id], line.from(self.sessions[id as usize].first));
+            }
         }
-        line.remove_all(&[id], line.from(self.sessions[id as usize].first));
+        self.give_back(id);
     }
 }
 

@@ -11,15 +11,17 @@ use arrow::array::{
 use arrow::compute::{concat_batches, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, TimestampMicrosecondType, UInt32Type};
 use datafusion::common::Result;
+use tidemill_runtime::{Parked, Share};
 
 use super::super::groups::Groups;
 use super::super::spec::{GroupSpec, OutputColumn, SessionBy};
 use super::index::Index;
+use crate::stream::state::lost;
 
 /// Runs and the sessions they belong to.
 #[derive(Default)]
 pub(super) struct Runs {
-    batches: Vec<RecordBatch>,
+    batches: Vec<Parked>,
     pub(super) ids: Vec<u32>,
 }
 
@@ -27,7 +29,7 @@ impl Runs {
     /// Adds runs.
     pub(super) fn push(&mut self, rows: RecordBatch, ids: Vec<u32>) {
         if rows.num_rows() > 0 {
-            self.batches.push(rows);
+            self.batches.push(rows.into());
             self.ids.extend(ids);
         }
     }
@@ -38,10 +40,26 @@ impl Runs {
 
     /// All as one batch.
     pub(super) fn batch(&mut self, spec: &GroupSpec) -> Result<RecordBatch> {
-        if self.batches.len() != 1 {
-            self.batches = vec![concat_batches(&spec.partial, &self.batches)?];
+        let batches = self.batches.iter().map(|rows| rows.read().map_err(lost)).collect::<Result<Vec<_>>>()?;
+        if let [one] = batches.as_slice() {
+            return Ok(one.clone());
         }
-        Ok(self.batches[0].clone())
+        let one = concat_batches(&spec.partial, &batches)?;
+        self.batches = vec![one.clone().into()];
+        Ok(one)
+    }
+
+    /// How many bytes of memory they take, with what names their sessions.
+    pub(super) fn bytes(&self) -> usize {
+        self.batches.iter().map(Parked::bytes).sum::<usize>() + self.ids.capacity() * size_of::<u32>()
+    }
+
+    /// Moves them to the tier.
+    pub(super) fn park(&mut self, spec: &GroupSpec, share: &Share) -> Result<()> {
+        if self.batches.len() > 1 {
+            self.batch(spec)?;
+        }
+        self.batches.iter_mut().try_for_each(|rows| rows.park(share).map_err(lost))
     }
 
     /// Those that are chosen, and the others, all named by the session they belong to now.

@@ -17,6 +17,12 @@ pub(super) struct Standing {
     of: HashMap<u32, Vec<Box<[u8]>>>,
     /// Rows of sessions that were joined to others.
     orphans: Vec<Box<[u8]>>,
+    /// What the rows take of memory.
+    rows_bytes: usize,
+}
+
+fn bytes_of(row: &[u8]) -> usize {
+    row.len() + size_of::<Box<[u8]>>()
 }
 
 impl Standing {
@@ -24,17 +30,29 @@ impl Standing {
         let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
         let rows = RowConverter::new(fields)
             .map_err(|e| Error::new(Kind::Plan, "P145", "sessions have a column that cannot be kept").because(e))?;
-        Ok(Standing { schema: schema.clone(), rows, of: HashMap::default(), orphans: Vec::new() })
+        Ok(Standing { schema: schema.clone(), rows, of: HashMap::default(), orphans: Vec::new(), rows_bytes: 0 })
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.of.capacity() * size_of::<(u32, Vec<Box<[u8]>>)>() + self.rows_bytes
+    }
+
+    fn remove(&mut self, id: u32) -> Vec<Box<[u8]>> {
+        let rows = self.of.remove(&id).unwrap_or_default();
+        self.rows_bytes -= rows.iter().map(|row| bytes_of(row)).sum::<usize>();
+        rows
     }
 
     /// The session was joined to another.
     pub(super) fn orphan(&mut self, id: u32) {
-        self.orphans.extend(self.of.remove(&id).unwrap_or_default());
+        let rows = self.remove(id);
+        self.orphans.extend(rows);
     }
 
     /// The session is final.
     pub(super) fn forget(&mut self, id: u32) {
-        self.of.remove(&id);
+        self.remove(id);
     }
 
     /// The rows of these sessions are now these: what to take back and what to add.
@@ -43,7 +61,8 @@ impl Standing {
         let mut gone = std::mem::take(&mut self.orphans);
         let mut old: HashMap<u32, Vec<Box<[u8]>>> = HashMap::default();
         for id in ids {
-            if let Some(rows) = self.of.remove(id) {
+            let rows = self.remove(*id);
+            if !rows.is_empty() {
                 old.insert(*id, rows);
             }
         }
@@ -56,7 +75,9 @@ impl Standing {
             if same.is_none() {
                 come.push(row);
             }
-            self.of.entry(*id).or_default().push(bytes.data().into());
+            let bytes: Box<[u8]> = bytes.data().into();
+            self.rows_bytes += bytes_of(&bytes);
+            self.of.entry(*id).or_default().push(bytes);
         }
         gone.extend(old.into_values().flatten());
         if gone.is_empty() && come.is_empty() {
