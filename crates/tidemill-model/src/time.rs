@@ -85,6 +85,12 @@ impl Watermark {
     pub fn instant(self) -> Option<Timestamp> {
         (self != Watermark::MIN && self != Watermark::MAX).then_some(Timestamp(self.0))
     }
+
+    /// So many microseconds before it; the end of time stays the end.
+    #[must_use]
+    pub fn behind(self, micros: i64) -> Watermark {
+        if self == Watermark::MAX { self } else { Watermark(self.0.saturating_sub(micros)) }
+    }
 }
 
 impl fmt::Display for Watermark {

@@ -37,7 +37,7 @@ pub use graph::{DecoderFactory, Edge, GateFactory, Graph, Node, NodeId, NodeKind
 pub use intake::{Intake, Taken};
 pub use late_row::{LateRow, late_batch, late_schema};
 pub use memory::{ColdFile, ColdReader, ColdWriter, Parked, Share, StateMemory, bytes_of};
-pub use operator::{Operator, OperatorFactory, Output, Reentrance, StateChunk};
+pub use operator::{EpochEnd, Operator, OperatorFactory, Output, Reentrance, StateChunk};
 pub use row_text::RowText;
 pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 pub use source::{Boundedness, Payload, Positions, Pull, ReadHints, Records, Source, SourceBatch, Split, SplitReader};

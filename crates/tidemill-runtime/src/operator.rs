@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use tidemill_model::{Epoch, Result, Watermark};
+use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use crate::{Batch, DeadLetter, LateRow, StateMemory, Stored};
 
 /// One step of a dataflow on one lane.
 ///
 /// The engine calls, on one thread: `bound` once, `restore_from` at most once, then `on_batch`, `on_input_watermark` and `on_watermark` as input
-/// comes, and at each barrier `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
+/// comes, and at each barrier `on_epoch_end`, `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
 pub trait Operator: Send {
     /// The memory that its state shares with others. Conservative default: all of it stays in memory and is not counted.
     fn bound(&mut self, memory: &StateMemory) {
@@ -54,6 +54,18 @@ pub trait Operator: Send {
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
         let _ = (watermark, out);
         Ok(())
+    }
+
+    /// The epoch ends, as its barrier says; called before `before_barrier`, for operators that hold rows back for a while.
+    /// Conservative default: nothing depends on when epochs end.
+    fn on_epoch_end(&mut self, end: EpochEnd) {
+        let _ = end;
+    }
+
+    /// When an epoch shall end, though nothing be read until then, so that what is held back goes out; asked when the
+    /// barrier has passed. Conservative default: nothing is held back.
+    fn due(&self) -> Option<Timestamp> {
+        None
     }
 
     /// A barrier has arrived on every input: emit what belongs to the epoch (buffered partials, changes).
@@ -115,6 +127,15 @@ pub trait Operator: Send {
     fn late_rows(&self) -> u64 {
         0
     }
+}
+
+/// The end of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// When it was decided that it ends; the same on all lanes.
+    pub at: Timestamp,
+    /// Whether the run ends with it.
+    pub last: bool,
 }
 
 /// What an operator emits while it is called.

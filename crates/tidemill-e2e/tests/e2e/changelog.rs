@@ -162,3 +162,74 @@ fn a_pipeline_follows_the_changes_of_another_through_a_topic() {
         }
     }
 }
+
+const CORRECTED: &str = "CREATE PIPELINE p WITH (trigger = 'once', allowed_lateness = '2 minutes');
+CREATE TABLE orders (id BIGINT, region VARCHAR, at TIMESTAMP,
+    WATERMARK FOR at AS at - INTERVAL '1 second') WITH (connector = 'files', path = 'in/', format = 'json');
+CREATE TABLE minutes (PRIMARY KEY (region, window_start)) WITH (connector = 'files', path = 'minutes', format = 'debezium_json');
+CREATE TABLE kept (PRIMARY KEY (region, window_start)) WITH (connector = 'delta', path = 'kept', write = 'upsert');
+CREATE TABLE best WITH (connector = 'files', path = 'best', format = 'json');
+CREATE VIEW counted AS SELECT region, window_start, count(*) AS n FROM TUMBLE(orders, at, INTERVAL '1 minute')
+  GROUP BY region, window_start, window_end;
+INSERT INTO minutes SELECT * FROM counted;
+INSERT INTO kept SELECT * FROM counted;
+INSERT INTO best SELECT window_start, id FROM (
+  SELECT *, row_number() OVER (PARTITION BY window_start ORDER BY id DESC) AS place FROM TUMBLE(orders, at, INTERVAL '1 minute')
+) WHERE place = 1;
+CREATE MATERIALIZED VIEW shown AS SELECT * FROM counted;
+";
+
+/// Each round is a process of its own, so that windows are corrected after a restart.
+#[test]
+fn late_rows_correct_what_was_given_out() {
+    let project = ProjectFolder::new("[engine]\nlanes = 2\n").expect("a folder");
+    project.write("pipelines/p.sql", CORRECTED).expect("a pipeline");
+    // Times of new rows, what is closed after them by minute, what is final of the best, and how many were late so far.
+    let rounds: [(&[&str], &[i64], usize, usize); 5] = [
+        (&["00:10", "01:05", "02:30"], &[1, 1], 0, 0),
+        (&["00:50"], &[2, 1], 0, 0),
+        (&["03:30"], &[2, 1, 1], 1, 0),
+        (&["00:55", "01:30"], &[2, 2, 1], 1, 1),
+        (&["09:00"], &[2, 2, 1, 1], 4, 1),
+    ];
+    let mut id = 0;
+    for (round, (times, closed, best, late)) in rounds.into_iter().enumerate() {
+        let mut lines = String::new();
+        for time in times {
+            id += 1;
+            lines += &format!("{{\"id\":{id},\"region\":\"eu\",\"at\":\"2026-01-01T00:{time}Z\"}}\n");
+        }
+        project.write(&format!("in/{round}.jsonl"), &lines).expect("rows");
+        let ran = binary::run(project.path(), &["run", "p"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let counts = |rows: Vec<&Value>| -> Vec<i64> { rows.iter().filter_map(|row| row["n"].as_i64()).collect() };
+        let applied = applied(&project, "minutes", &["region", "window_start"]);
+        assert_eq!(counts(applied.values().collect()), closed, "round {round}");
+        let query = |sql: &str| binary::run(project.path(), &["query", sql, "--format", "json"]).json();
+        let rows = |sql: &str| query(sql).as_array().cloned().unwrap_or_default();
+        let kept = rows("SELECT n FROM kept ORDER BY window_start");
+        assert_eq!(counts(kept.iter().collect()), closed, "round {round}");
+        // A view shows the open window too.
+        let shown = rows("SELECT n FROM shown ORDER BY window_start");
+        assert_eq!(counts(shown.iter().take(closed.len()).collect()), closed, "round {round}");
+        assert_eq!(shown.len(), closed.len() + 1, "round {round}");
+        if round >= 2 {
+            // What waits longer is given out once: the greatest id of each window that is final.
+            assert_eq!(rows("SELECT id FROM best").len(), best, "round {round}");
+        }
+        for table in ["minutes", "kept", "shown", "best"] {
+            let found = rows(&format!("SELECT step, row, window_start, watermark FROM {table}.late"));
+            assert_eq!(found.len(), late, "{table}.late in round {round}: {found:?}");
+        }
+        if late == 0 {
+            let verified = binary::run(project.path(), &["verify", "p"]);
+            assert_eq!(verified.code, Some(0), "round {round}: {verified:?}");
+        }
+    }
+    let found =
+        binary::run(project.path(), &["query", "SELECT id FROM best ORDER BY window_start", "--format", "json"]);
+    let ids: Vec<i64> = found.json().as_array().expect("rows").iter().filter_map(|row| row["id"].as_i64()).collect();
+    assert_eq!(ids, [4, 7, 3, 5]);
+    let watermarks = binary::run(project.path(), &["watermarks", "p"]);
+    assert!(watermarks.out.contains("best.late") && !watermarks.out.contains("counted only"), "{watermarks:?}");
+}

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::pull::SourceCut;
-use crate::{ColdFile, Committable, Filed, LateRow, StateMemory};
+use crate::{ColdFile, Committable, EpochEnd, Filed, LateRow, StateMemory};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Read rows as they come.
     Follow,
     /// End this epoch here.
-    Barrier(Epoch),
+    Barrier(Epoch, EpochEnd),
 }
 
 /// A chunk of state on its way to the checkpoint store.
@@ -81,6 +81,8 @@ pub(crate) struct Ack {
     pub(crate) rows_written: u64,
     /// Operator node to how many rows it left out as late.
     pub(crate) rows_late: BTreeMap<String, u64>,
+    /// When the next epoch shall end at the latest.
+    pub(crate) due: Option<Timestamp>,
     /// Rows that expressions failed on, each with the node that it failed in.
     pub(crate) dead: Vec<Filed>,
     /// Rows that came late, each with the node that left it out.

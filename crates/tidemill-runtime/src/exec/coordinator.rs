@@ -20,7 +20,7 @@ use super::progress::SplitStatus;
 use super::rebuild::{Rebuild, gone, too_many_dead};
 use super::reentry::{Reentering, too_many};
 use super::ticks::{Next, Observed, next};
-use crate::{Committable, NodeKind, SinkCommitter, StateMemory};
+use crate::{Committable, EpochEnd, NodeKind, SinkCommitter, StateMemory};
 
 /// What a step of the coordinator answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Coordinator {
     next_discovery: Timestamp,
     /// Watermarks at the last barrier.
     marks: Vec<Watermark>,
+    /// When an epoch shall end though nothing be read: an operator holds rows back until then.
+    due: Option<Timestamp>,
     /// Whether the next manifest is the first of this process.
     first: bool,
     /// Operator nodes whose chunks stayed as they were when this process began.
@@ -124,6 +126,7 @@ impl Coordinator {
             tick: 0,
             next_discovery: Timestamp(i64::MIN),
             marks: Vec::new(),
+            due: None,
             first: true,
             kept,
             bounded,
@@ -162,11 +165,13 @@ impl Coordinator {
             Phase::Publishing { tries, not_before } => self.publish_epoch(tries, not_before),
             Phase::Resting { until } => {
                 let now = self.job.clock.now();
-                if self.stop.is_set() {
+                let stop = self.stop.is_set();
+                if stop && self.due.is_none() {
                     self.phase = Phase::Ending;
                     return Ok(Step::Worked);
                 }
-                if now < until {
+                // What is held back goes out with one more epoch.
+                if now < until && !stop {
                     return Ok(Step::Wait(until.since(now)));
                 }
                 self.begin_reading()?;
@@ -245,7 +250,10 @@ impl Coordinator {
         let seen = Observed {
             now,
             since,
-            changed: self.first || rows > 0 || self.watermarks() != self.marks,
+            changed: self.first
+                || rows > 0
+                || self.watermarks() != self.marks
+                || self.due.is_some_and(|due| due <= now),
             quiet,
             finished: self.bounded && finished,
             full: self.shared.wants_barrier.load(Ordering::Relaxed),
@@ -258,7 +266,8 @@ impl Coordinator {
             let wait = self.job.checkpoint.min(Duration::from_millis(20));
             return Ok(Step::Wait(wait.max(Duration::from_millis(1))));
         }
-        if !seen.changed {
+        let held_back = decided == Next::Last && self.due.is_some();
+        if !seen.changed && !held_back {
             self.after(decided, now);
             return Ok(Step::Worked);
         }
@@ -270,7 +279,7 @@ impl Coordinator {
         if decided != Next::Epoch {
             self.tell(Command::Rest);
         }
-        self.tell(Command::Barrier(self.epoch().next()));
+        self.tell(Command::Barrier(self.epoch().next(), EpochEnd { at: now, last: decided == Next::Last }));
         self.phase = Phase::Aligning { began: now, then: decided };
         Ok(Step::Worked)
     }
@@ -384,6 +393,7 @@ impl Coordinator {
     fn finish_epoch(&mut self, recorded: Recorded) -> Result<()> {
         let Recorded { manifest, acks, began, state_bytes, .. } = recorded;
         let whole = std::mem::replace(&mut self.first, false);
+        self.due = acks.iter().filter_map(|ack| ack.due).min();
         self.publish(&acks, &manifest, whole);
         self.report_offsets(&acks);
         self.job.checkpoints.prune(&manifest)?;

@@ -13,7 +13,7 @@ use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceDriver};
 use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
-use crate::{Batch, DeadLetter, Filed, LateRow, NodeKind, Operator, Output, StateChunk, StateMemory, ipc};
+use crate::{Batch, DeadLetter, EpochEnd, Filed, LateRow, NodeKind, Operator, Output, StateChunk, StateMemory, ipc};
 
 /// One lane.
 pub struct Lane {
@@ -30,6 +30,8 @@ pub struct Lane {
     ack: Option<Ack>,
     arrivals: Vec<(Timestamp, u64)>,
     barriers_due: usize,
+    /// The end of the epoch whose barrier is under way: no barrier comes from elsewhere before this lane has its own.
+    end: EpochEnd,
     failed: bool,
     /// Whether results are computed anew, to be put in the place of others.
     anew: bool,
@@ -101,6 +103,7 @@ impl Lane {
             ack: None,
             arrivals: Vec::new(),
             barriers_due: 0,
+            end: EpochEnd { at: Timestamp(i64::MIN), last: false },
             failed: false,
             anew,
             memory: job.memory.clone(),
@@ -172,7 +175,7 @@ impl Lane {
                     self.raise_all()?;
                     self.reading = Some(Reading::Tick(tick));
                 }
-                Command::Barrier(epoch) => self.inject(epoch)?,
+                Command::Barrier(epoch, end) => self.inject(epoch, end)?,
             }
         }
     }
@@ -275,7 +278,8 @@ impl Lane {
     }
 
     /// The epoch ends here: every source is cut and its barrier sent on.
-    fn inject(&mut self, epoch: Epoch) -> Result<()> {
+    fn inject(&mut self, epoch: Epoch, end: EpochEnd) -> Result<()> {
+        self.end = end;
         let mut sources = BTreeMap::new();
         let mut numbers = Vec::new();
         for number in 0..self.nodes.len() {
@@ -297,6 +301,7 @@ impl Lane {
             watermarks: BTreeMap::new(),
             rows_written: 0,
             rows_late: BTreeMap::new(),
+            due: None,
             dead: Vec::new(),
             late: Vec::new(),
             arrivals: std::mem::take(&mut self.arrivals),
@@ -405,6 +410,7 @@ impl Lane {
     fn with_barrier(&mut self, number: usize, epoch: Epoch) -> Result<()> {
         let mut out = Output::default();
         if let Some(Work::Operator(operator)) = &mut self.nodes[number].work {
+            operator.on_epoch_end(self.end);
             operator.before_barrier(&mut out)?;
         }
         let caught_up = out.watermark;
@@ -462,6 +468,7 @@ impl Lane {
                 })?;
                 ack.state.insert(node.name.clone(), chunks);
                 ack.watermarks.insert(node.name.clone(), node.inputs.watermark());
+                ack.due = ack.due.into_iter().chain(operator.due()).min();
                 let late = operator.late_rows();
                 if late > node.late_before {
                     ack.rows_late.insert(node.name.clone(), late - node.late_before);

@@ -54,8 +54,12 @@ pub struct Pipeline {
     pub on_error: OnError,
     /// Whether rows that come late are kept, in the table `late` below that of the results.
     pub keeps_late: bool,
+    /// How long after a window has closed rows are still taken into it; views may say otherwise for themselves.
+    pub lateness: Duration,
     /// Whether INSERTs give out windows as changes until they close, rather than once.
     pub emit_changes: bool,
+    /// In how much time a key changes at most once in the tables that INSERTs write changes into.
+    pub emit_every: Option<Duration>,
     /// How many rows of an epoch or run may fail so.
     pub max_errors: ErrorLimit,
     /// All options, checked.

@@ -52,20 +52,40 @@ pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
         "What becomes of a row that comes after its window has closed: kept in `NAME.late`, NAME being the table or view that it was on its way to, or only counted.",
     ),
     OptionSpec::optional(
+        "allowed_lateness",
+        OptionKind::Span,
+        Some("0 seconds"),
+        "How long after a window has closed rows are still taken into it: its result is corrected where it can be, and else given out that much later.",
+    ),
+    OptionSpec::optional(
         "emit",
         OptionKind::OneOf(&["final", "changes"]),
         Some("final"),
         "When INSERT gives out a window: once, when it has closed, or as changes at each epoch until then, for tables with write = 'upsert' and changelogs.",
     ),
+    OptionSpec::optional(
+        "emit_every",
+        OptionKind::Span,
+        None,
+        "In how much time a key changes at most once in the tables that INSERT writes changes into; once an epoch unless given.",
+    ),
 ];
 
 /// Options of CREATE MATERIALIZED VIEW.
-pub const VIEW_OPTIONS: &[OptionSpec] = &[OptionSpec::optional(
-    "retention",
-    OptionKind::Span,
-    None,
-    "How long a closed window is kept in the served view; for ever unless given.",
-)];
+pub const VIEW_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::optional(
+        "retention",
+        OptionKind::Span,
+        None,
+        "How long a closed window is kept in the served view, from when no late row is waited for any more; for ever unless given.",
+    ),
+    OptionSpec::optional(
+        "allowed_lateness",
+        OptionKind::Span,
+        None,
+        "As the option of the pipeline, for this view; that of the pipeline unless given.",
+    ),
+];
 
 /// Options of CREATE TABLE and HISTORY that every connector has. A connector may declare one anew, and a format
 /// adds its own (`timestamp_format`).

@@ -228,6 +228,11 @@ impl Building {
             let error = Error::new(Kind::Config, "C019", "epochs cannot be committed every 0 seconds");
             self.errors.push(place(error, value_place("checkpoint")));
         }
+        if settings.span("emit_every").is_some_and(|every| every.is_zero()) {
+            let error = Error::new(Kind::Config, "C160", "changes cannot go out every 0 seconds")
+                .fact("leave emit_every out: a key then changes at most once an epoch");
+            self.errors.push(place(error, value_place("emit_every")));
+        }
         if self.errors.len() > before {
             return;
         }
@@ -249,7 +254,9 @@ impl Building {
             latency: settings.span("latency"),
             start: settings.time("start"),
             keeps_late: settings.text("late") != Some("drop"),
+            lateness: settings.span("allowed_lateness").unwrap_or_default(),
             emit_changes: settings.text("emit") == Some("changes"),
+            emit_every: settings.span("emit_every"),
             on_error: OnError::of(settings.text("on_error").unwrap_or_default()),
             max_errors,
             settings,

@@ -3,8 +3,9 @@
 //! **Invariant:** whether they are kept or not, the operator counts them; a row that is kept is kept once, however many
 //! windows it came too late for.
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use tidemill_model::Watermark;
 use tidemill_runtime::{LateRow, rows_as_json};
@@ -42,17 +43,38 @@ impl LateHome {
         told: &[Option<CameLate>],
         watermark: Watermark,
     ) -> Result<Vec<LateRow>, ArrowError> {
-        let Some(dataset) = &self.dataset else { return Ok(Vec::new()) };
+        if !self.keeps() {
+            return Ok(Vec::new());
+        }
         let late: BooleanArray = told.iter().map(|told| Some(told.is_some())).collect();
         let rows = rows_as_json(&filter_record_batch(rows, &late)?);
-        let kept = rows.into_iter().zip(told.iter().flatten()).map(|(row, told)| LateRow {
-            dataset: dataset.clone(),
-            row,
-            event_time: told.event_time,
-            window: told.window,
-            pairs: told.pairs.max(1),
-            watermark,
-        });
-        Ok(kept.collect())
+        let kept = rows.into_iter().zip(told.iter().flatten());
+        Ok(kept.filter_map(|(row, told)| self.row(row, *told, watermark)).collect())
+    }
+
+    /// These rows, all of them late, where `time` is the column with their event time.
+    pub(in crate::stream) fn keep_all(
+        &self,
+        rows: &RecordBatch,
+        time: usize,
+        watermark: Watermark,
+    ) -> Result<Vec<LateRow>, ArrowError> {
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let times = cast(rows.column(time), &micros)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let told = |event_time| Some(CameLate { event_time, window: None, pairs: 1 });
+        self.keep(rows, &times.iter().map(told).collect::<Vec<_>>(), watermark)
+    }
+
+    /// Whether rows are kept, rather than only counted.
+    pub(in crate::stream) fn keeps(&self) -> bool {
+        self.dataset.is_some()
+    }
+
+    /// A row that is JSON already.
+    pub(in crate::stream) fn row(&self, row: String, told: CameLate, watermark: Watermark) -> Option<LateRow> {
+        let CameLate { event_time, window, pairs } = told;
+        let dataset = self.dataset.clone()?;
+        Some(LateRow { dataset, row, event_time, window, pairs: pairs.max(1), watermark })
     }
 }

@@ -19,8 +19,11 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod transform;
 mod view;
+mod wait;
 
 pub use gate::GateRules;
 pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream, plan_stream_from};
+pub(crate) use thin::holds_back;

@@ -13,9 +13,9 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use tidemill_model::{Clock, Epoch, Error, OptionSpec, Result, Settings, Timestamp, Watermark};
 use tidemill_runtime::{
-    Batch, Boundedness, Committable, Connector, DatasetSpec, DeadLetter, Environment, Format, Graph, NodeKind,
-    Operator, Output, ReadHints, Route, Sink, SinkCommitter, SinkTarget, SinkWriter, Source, Split, SplitReader,
-    StateMemory, Stored,
+    Batch, Boundedness, Committable, Connector, DatasetSpec, DeadLetter, Environment, EpochEnd, Format, Graph, LateRow,
+    NodeKind, Operator, Output, ReadHints, Route, Sink, SinkCommitter, SinkTarget, SinkWriter, Source, Split,
+    SplitReader, StateMemory, Stored,
 };
 
 use super::{OpenTable, StreamPlan, plan_stream};
@@ -141,8 +141,14 @@ pub(super) struct Flow {
     epoch: u64,
     /// Rows that expressions failed on.
     pub(super) dead: Vec<DeadLetter>,
-    /// What reached each sink.
+    /// Rows without weights that reached each sink.
     pub(super) written: BTreeMap<String, Vec<RecordBatch>>,
+    /// All that reached each sink.
+    pub(super) changed: BTreeMap<String, Vec<Batch>>,
+    /// Rows that came late and are kept.
+    pub(super) kept_late: Vec<LateRow>,
+    /// When the epoch in hand ends, and whether it is the last.
+    pub(super) end: EpochEnd,
     /// How many rows snapshots have stored so far.
     pub(super) stored_rows: usize,
 }
@@ -178,6 +184,9 @@ impl Flow {
             epoch: 0,
             dead: Vec::new(),
             written: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            kept_late: Vec::new(),
+            end: EpochEnd { at: Timestamp(0), last: false },
             stored_rows: 0,
         }
     }
@@ -225,6 +234,7 @@ impl Flow {
 
     fn emit(&mut self, lane: usize, node: usize, out: Output) -> Result<()> {
         self.dead.extend(out.dead);
+        self.kept_late.extend(out.late);
         for batch in out.batches {
             for edge in self.graph.nodes[node].outputs.clone() {
                 match &edge.route {
@@ -248,8 +258,11 @@ impl Flow {
     fn take(&mut self, lane: usize, node: usize, input: usize, batch: Batch) -> Result<()> {
         let Some(operator) = self.operators.get_mut(&(lane, node)) else {
             assert!(matches!(self.graph.nodes[node].kind, NodeKind::Sink(_)) && lane < self.lanes, "no lane {lane}");
-            assert!(batch.weights.is_none(), "a sink got weights");
-            self.written.entry(self.graph.nodes[node].name.clone()).or_default().push(batch.rows);
+            let sink = self.graph.nodes[node].name.clone();
+            if batch.weights.is_none() {
+                self.written.entry(sink.clone()).or_default().push(batch.rows.clone());
+            }
+            self.changed.entry(sink).or_default().push(batch);
             return Ok(());
         };
         let mut out = Output::default();
@@ -316,6 +329,7 @@ impl Flow {
             for lane in 0..self.lanes {
                 let Some(operator) = self.operators.get_mut(&(lane, node)) else { continue };
                 let mut out = Output::default();
+                operator.on_epoch_end(self.end);
                 operator.before_barrier(&mut out)?;
                 let mut chunks = Vec::new();
                 operator.snapshot_into(Epoch(self.epoch), &mut |chunk| {
@@ -343,6 +357,12 @@ impl Flow {
             self.state = fresh;
         }
         Ok(self.state.clone())
+    }
+
+    /// When a node wants an epoch to end.
+    pub(super) fn due(&self, node: &str) -> Option<Timestamp> {
+        let number = self.number(node);
+        (0..self.lanes).filter_map(|lane| self.operators[&(lane, number)].due()).min()
     }
 
     /// How many late rows a node dropped.

@@ -21,7 +21,9 @@ use crate::language::Dataset;
 use crate::session::{Planner, Tables, session_state};
 
 mod closing;
+mod lateness;
 mod running;
+mod thin;
 mod windows;
 
 const TABLES: &str = "

@@ -137,23 +137,23 @@ impl MaterializeView {
 }
 
 /// Weights as the bytes of a row of one integer.
-struct Number {
+pub(super) struct Number {
     zero: Vec<u8>,
 }
 
 impl Number {
-    fn new(log: &KeyLog) -> Result<Number, ArrowError> {
+    pub(super) fn new(log: &KeyLog) -> Result<Number, ArrowError> {
         let zero: ArrayRef = Arc::new(Int64Array::from(vec![0]));
         Ok(Number { zero: log.encode_values(&[zero])?.row(0).to_vec() })
     }
 
     /// A row of one integer is a byte that says that it is none of NULL, and its bits with the sign turned.
-    fn of(&self, value: &[u8]) -> i64 {
+    pub(super) fn of(&self, value: &[u8]) -> i64 {
         let bits = value.get(1..9).and_then(|bits| bits.try_into().ok()).map_or(1 << 63, u64::from_be_bytes);
         (bits ^ (1 << 63)) as i64
     }
 
-    fn bytes(&mut self, weight: i64) -> &[u8] {
+    pub(super) fn bytes(&mut self, weight: i64) -> &[u8] {
         if let Some(bits) = self.zero.get_mut(1..9) {
             bits.copy_from_slice(&(weight as u64 ^ (1 << 63)).to_be_bytes());
         }

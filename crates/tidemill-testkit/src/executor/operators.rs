@@ -1,17 +1,20 @@
-//! The operators of simulated dataflows: [`Map`] without state, [`Totals`] by key, [`Windows`] closed by the watermark.
+//! The operators of simulated dataflows: [`Map`] without state, [`Totals`] by key, [`Windows`] closed by the watermark, and
+//! [`Hold`], which lets rows go when epochs end.
 //!
 //! **Invariant:** they meet the contract of operators and nothing more; what they hold is written down chunk by chunk,
 //! only what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
 use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
 use tidemill_runtime::{
-    Accepted, Batch, DeadLetter, GONE, Gate, Operator, OperatorFactory, Output, Route, StateChunk, WEIGHT,
+    Accepted, Batch, DeadLetter, EpochEnd, GONE, Gate, Operator, OperatorFactory, Output, Route, StateChunk, WEIGHT,
 };
 
 /// Refuses rows without an event time.
@@ -249,6 +252,80 @@ impl Operator for Windows {
 
     fn late_rows(&self) -> u64 {
         self.late
+    }
+}
+
+/// Holds rows back and lets them go together, at most once in so much time.
+#[derive(Debug)]
+pub(super) struct HoldFactory {
+    /// In how much time.
+    pub(super) every: Duration,
+}
+
+#[derive(Debug)]
+struct Hold {
+    every: Duration,
+    held: Vec<RecordBatch>,
+    let_go: Option<Timestamp>,
+    end: Option<EpochEnd>,
+}
+
+impl OperatorFactory for HoldFactory {
+    fn create(&self, _: usize, _: usize) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Hold { every: self.every, held: Vec::new(), let_go: None, end: None }))
+    }
+
+    fn describe(&self) -> String {
+        "holds rows back".to_owned()
+    }
+
+    fn fingerprint(&self) -> String {
+        "hold 1".to_owned()
+    }
+}
+
+impl Operator for Hold {
+    fn on_batch(&mut self, _: usize, batch: Batch, _: &mut Output) -> Result<()> {
+        self.held.push(batch.rows);
+        Ok(())
+    }
+
+    fn on_epoch_end(&mut self, end: EpochEnd) {
+        self.end = Some(end);
+    }
+
+    fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
+        let Some(end) = self.end else { return Err(Error::internal("a barrier came before the epoch's end was told")) };
+        let due = self.let_go.is_none_or(|since| end.at >= since.plus(self.every));
+        if end.last || due {
+            self.held.drain(..).for_each(|rows| out.push(Batch::inserts(rows)));
+            self.let_go = Some(end.at);
+        }
+        Ok(())
+    }
+
+    fn due(&self) -> Option<Timestamp> {
+        self.let_go.filter(|_| !self.held.is_empty()).map(|since| since.plus(self.every))
+    }
+
+    fn snapshot(&mut self, _: Epoch) -> Result<Vec<StateChunk>> {
+        let rows = if self.held.is_empty() {
+            None
+        } else {
+            Some(concat_batches(&gated_schema(), &self.held).map_err(broken)?)
+        };
+        self.held = rows.iter().cloned().collect();
+        Ok(vec![StateChunk { name: "held".to_owned(), rows }])
+    }
+
+    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
+        for (_, rows) in chunks {
+            let owner = Route::lane_of(&rows, &[1], lanes).map_err(broken)?;
+            let mine: BooleanArray = owner.iter().map(|owner| Some(*owner == lane)).collect();
+            let mine = filter_record_batch(&rows, &mine).map_err(broken)?;
+            self.held.extend((mine.num_rows() > 0).then_some(mine));
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Scenario {
     pub piecemeal: bool,
     /// How far ahead of the others a split may be read.
     pub max_skew: Option<Duration>,
+    /// For how long rows are held back on their way to the sink.
+    pub hold: Option<Duration>,
 }
 
 /// What a source is made of.
@@ -105,6 +107,7 @@ impl Scenario {
             list_lag: if r.u32(0..4) == 0 { Duration::from_millis(r.u64(1..2_000)) } else { Duration::ZERO },
             piecemeal: r.bool(),
             max_skew: (r.u32(0..3) == 0).then(|| Duration::from_millis(r.u64(0..2_000))),
+            hold: (r.u32(0..3) == 0).then(|| Duration::from_millis(r.u64(1..20_000))),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tidemill_model::{Clock, Trigger};
+use tidemill_model::{Clock, Span, Trigger};
 
 use super::oracle;
 use super::scenario::{Kind, Scenario};
@@ -73,6 +73,7 @@ fn calm(limits: impl FnOnce(&mut Scenario)) -> (World, Rng) {
         list_lag: Duration::ZERO,
         piecemeal: false,
         max_skew: None,
+        hold: None,
         seed: 1,
     };
     limits(&mut scenario);
@@ -102,6 +103,32 @@ fn end(mut world: World, mut running: Running, random: &mut Rng) {
         }
     }
     panic!("no end");
+}
+
+#[test]
+fn what_is_held_back_goes_out_when_it_is_due_though_nothing_is_read_and_at_the_end() {
+    for trigger in [Trigger::Continuous, Trigger::Every(Span(Duration::from_millis(300)))] {
+        let (mut world, mut random) = calm(|scenario| {
+            scenario.trigger = trigger.clone();
+            scenario.rows = 400;
+            scenario.hold = Some(Duration::from_secs(60));
+        });
+        let mut running = start(&world, &mut random);
+        go_on(&mut world, &mut running, &mut random, Duration::from_secs(20));
+        assert!(!world.arrive(&mut random) && oracle::is_all_read(&world), "{trigger}: all is read");
+        let first = world.rows.rows().len();
+        go_on(&mut world, &mut running, &mut random, Duration::from_secs(70));
+        assert!(world.rows.rows().len() > first, "{trigger}: {first} rows went out at once, and then none");
+        end(world, running, &mut random);
+    }
+    // A run that ends before that lets all go.
+    let (mut world, mut random) = calm(|scenario| {
+        scenario.rows = 400;
+        scenario.hold = Some(Duration::from_secs(3_600));
+    });
+    let running = start(&world, &mut random);
+    world.clock.advance(Duration::from_millis(1));
+    end(world, running, &mut random);
 }
 
 fn start(world: &World, random: &mut Rng) -> Running {

@@ -15,7 +15,7 @@ use tidemill_runtime::{
 };
 
 use super::disk::{Disk, Mount};
-use super::operators::{Map, TimeGate, TotalsFactory, WindowsFactory, gated_schema};
+use super::operators::{HoldFactory, Map, TimeGate, TotalsFactory, WindowsFactory, gated_schema};
 use super::scenario::{Kind, Scenario};
 use super::table::{Table, TableSink};
 use super::topic::{Row, Topic, TopicSource};
@@ -147,6 +147,7 @@ impl World {
             let sink = TableSink { table: Arc::clone(table), process: Arc::clone(process) };
             NodeKind::Sink(Arc::new(sink))
         };
+        let hold = self.scenario.hold.map(|every| graph.add("hold", operator(Arc::new(HoldFactory { every }))));
         let all = graph.add("rows", sink(&self.rows));
         let finals = graph.add("finals", sink(&self.windows));
         for (input, source) in sources.into_iter().enumerate() {
@@ -154,7 +155,13 @@ impl World {
         }
         graph.connect(map, totals, 0, Route::Hash(vec![1]));
         graph.connect(map, windows, 0, Route::Hash(vec![1]));
-        graph.connect(map, all, 0, Route::Forward);
+        match hold {
+            None => graph.connect(map, all, 0, Route::Forward),
+            Some(hold) => {
+                graph.connect(map, hold, 0, Route::Hash(vec![1]));
+                graph.connect(hold, all, 0, Route::Forward);
+            }
+        }
         graph.connect(windows, finals, 0, Route::Forward);
         graph
     }

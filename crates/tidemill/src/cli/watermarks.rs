@@ -209,10 +209,9 @@ fn left_out(pipeline: &Pipeline, manifest: &Manifest, output: &Output) {
     let mut grid = Grid::new(["", "STEP", "LATE", "DEAD", "KEPT IN"]).numbers([2, 3]);
     for (step, late) in &counters.late_by_step {
         let target = target_of(pipeline, step);
-        let home = match (pipeline.keeps_late, keeps_rows(step)) {
-            (true, true) => format!("{target}.late"),
-            (true, false) => "nowhere: counted only".to_owned(),
-            (false, _) => "nowhere: late = 'drop'".to_owned(),
+        let home = match pipeline.keeps_late {
+            true => format!("{target}.late"),
+            false => "nowhere: late = 'drop'".to_owned(),
         };
         grid.row(["!", step, &grouped(*late), "-", &home]);
     }
@@ -224,7 +223,7 @@ fn left_out(pipeline: &Pipeline, manifest: &Manifest, output: &Output) {
         grid.row(["!", dataset, "-", &grouped(*rows), &format!("{dataset}.dead_letters")]);
     }
     output.grid(&grid);
-    if let Some(step) = counters.late_by_step.keys().find(|step| pipeline.keeps_late && keeps_rows(step)) {
+    if let Some(step) = counters.late_by_step.keys().find(|_| pipeline.keeps_late) {
         let target = target_of(pipeline, step);
         output.note(format!(
             "Next: tidemill query \"SELECT window_start, event_time, watermark, row FROM {target}.late LIMIT 5\""
@@ -232,13 +231,6 @@ fn left_out(pipeline: &Pipeline, manifest: &Manifest, output: &Output) {
     } else if !dead.is_empty() {
         output.note(format!("Next: tidemill dead-letters {}", pipeline.name));
     }
-}
-
-/// Whether a step keeps the rows that came late. Only the first half of a GROUP BY over TUMBLE or HOP does: others meet
-/// rows in another form, or too late to say which they were.
-fn keeps_rows(step: &str) -> bool {
-    let kind = step.rsplit('.').next().unwrap_or_default();
-    kind.trim_end_matches(|c: char| c.is_ascii_digit()) == "partial"
 }
 
 /// The table or view that a step belongs to: its name begins with it.

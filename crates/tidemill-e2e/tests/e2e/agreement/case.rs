@@ -13,6 +13,7 @@
 //!                                      `failed REASON` of rows that an expression of the query fails on
 //! -- @approximate p95 0.03             a column that may differ by that share
 //! -- @late n                           late rows come: the sum of column n and the late rows are all rows
+//! -- @with allowed_lateness = '1 hour'   options of the pipeline
 //! -- @sequence id                      the column that orders the versions of a key, for `upsert`
 //! -- @live                           its rows belong to no interval, so there is no run of one
 //! -- @waits                            its rows are given out when time has passed them, in a view too
@@ -130,6 +131,7 @@ impl Case {
             match word {
                 "sequence" => case.sequence = Some(rest.to_owned()),
                 "live" => case.live = true,
+                "with" => case.options.push_str(&format!(", {rest}")),
                 "waits" => case.waits = true,
                 "query" => part = Part::Query,
                 "oracle" => part = Part::Oracle,

@@ -39,6 +39,7 @@ use crate::catalog::{Catalog, Presence, Side};
 use crate::language::{Insert, MaterializedView, OnError, Pipeline, from_datafusion};
 use crate::session::guarded::OnItsWay;
 use crate::session::{Meaning, WindowSize, default_sequence, insert_columns, result_schema};
+use crate::stream::holds_back;
 use classes::{classes, key_columns, lookups};
 use compare::{Sides, compare, fitted};
 use settled::{Reached, untold};
@@ -181,6 +182,12 @@ impl Verifying<'_> {
         if self.catalog.presence(&insert.target, Side::Live)? != Presence::There {
             return Ok(None);
         }
+        if holds_back(self.manifest, &insert.target) {
+            return Ok(Some(format!(
+                "changes of `{}` are held back by emit_every; they go out later, and when the run ends",
+                insert.target
+            )));
+        }
         match self.catalog.source(&insert.target, Side::Live) {
             Err(error) if error.kind() == Kind::Config => Ok(Some(error.message().to_owned())),
             Err(error) => Err(error),
@@ -248,7 +255,13 @@ impl Verifying<'_> {
         let project = self.catalog.project();
         let watermark = |dataset: &str| self.through(dataset);
         let changes = matches!(target, To::View(_)) || self.pipeline.emit_changes;
-        let reached = Reached { project, watermark: &watermark, changes };
+        let own = match target {
+            To::View(view) => view.settings.span("allowed_lateness"),
+            To::Table(_) => None,
+        };
+        let lateness = own.unwrap_or(self.pipeline.lateness).as_micros();
+        let lateness = i64::try_from(lateness).unwrap_or(i64::MAX);
+        let reached = Reached { project, watermark: &watermark, changes, lateness };
         let settled = reached.settled(plan.clone())?;
         let timed = verified.read.iter().map(|(name, _)| name).filter(|name| self.has_time(name));
         verified.compared = match timed.map(|name| self.through(name)).min() {

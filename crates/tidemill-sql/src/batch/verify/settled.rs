@@ -1,8 +1,9 @@
 //! [`Reached`]: a query restricted to what a stream has given out: windows that are emitted once are there as soon as time
 //! has passed them, and everything else as soon as its rows are.
 //!
-//! **Invariant:** it follows the plan of a stream (`stream/plan/group.rs`): a GROUP BY over windows is emitted once into a
-//! table and below other windows, and shown as it changes at the top of a view and with `emit = 'changes'`.
+//! **Invariant:** it follows the plan of a stream (`stream/plan/group.rs`, `lateness.rs`): a GROUP BY over windows is emitted
+//! once into a table and below other windows, and shown as it changes at the top of a view and with `emit = 'changes'`.
+//! With an allowed lateness the first is there when it closes if it is corrected after that, and else when it is final.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ExprSchema, Result, ScalarValue};
@@ -20,6 +21,19 @@ pub(super) struct Reached<'a> {
     pub(super) watermark: &'a dyn Fn(&str) -> Watermark,
     /// Whether windows at the top are shown as they change: in a view, and with `emit = 'changes'`.
     pub(super) changes: bool,
+    /// How long after they have closed windows take late rows, in microseconds.
+    pub(super) lateness: i64,
+}
+
+/// When a window is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// From its first row on.
+    Open,
+    /// When it has closed: it is corrected after that, unless it is made of what late rows have been waited for.
+    Closed,
+    /// When it is final.
+    Final,
 }
 
 /// The window of a GROUP BY.
@@ -34,20 +48,32 @@ struct Window {
 impl Reached<'_> {
     /// Restricts a plan, which is neither analysed nor optimised.
     pub(super) fn settled(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        self.settle(plan, !self.changes)
+        self.settle(plan, if self.changes { When::Open } else { When::Closed })
     }
 
-    /// `once` is true where windows are emitted once.
-    fn settle(&self, plan: LogicalPlan, once: bool) -> Result<LogicalPlan> {
+    fn settle(&self, plan: LogicalPlan, when: When) -> Result<LogicalPlan> {
         let window = self.window(&plan);
-        let once_below = once || window.is_some();
-        let waits = waits_for_order(&plan);
+        let below = if window.is_some() { When::Final } else { when };
+        let mut when = if waits_for_order(&plan) { When::Final } else { when };
+        if when == When::Closed && self.is_of_windows(&plan)? {
+            when = When::Final;
+        }
         let watermark = self.watermark_of(&plan)?;
-        let plan = plan.map_children(|child| Ok(Transformed::yes(self.settle(child, once_below)?)))?.data;
+        let watermark = if when == When::Final { watermark.behind(self.lateness) } else { watermark };
+        let plan = plan.map_children(|child| Ok(Transformed::yes(self.settle(child, below)?)))?.data;
         match window {
-            Some(window) if (once || waits) && watermark != Watermark::MAX => closed(plan, &window, watermark),
+            Some(window) if when != When::Open && watermark != Watermark::MAX => closed(plan, &window, watermark),
             _ => Ok(plan),
         }
+    }
+
+    /// Whether windows are below a plan.
+    fn is_of_windows(&self, plan: &LogicalPlan) -> Result<bool> {
+        let mut found = false;
+        for input in plan.inputs() {
+            found |= input.exists(|node| Ok(self.window(node).is_some()))?;
+        }
+        Ok(found)
     }
 
     /// The window of a plan that groups by one, as a stream chooses it: of several the shortest.

@@ -1,7 +1,9 @@
 //! [`FinalFactory`]: the second half of a GROUP BY over windows: merges partial groups by window and emits them.
 //!
 //! **Invariant:** with [`Emission::Once`] each window is emitted once, when the watermark passes its end; with
-//! [`Emission::Changes`] what was emitted up to a barrier adds up to the results of all rows before it.
+//! [`Emission::Changes`] what was emitted up to a barrier adds up to the results of all rows before it, with
+//! [`Emission::Corrected`] to those of them whose window has closed. A window is kept until it is final: until the
+//! watermark is as far beyond its end as late rows are waited for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +18,20 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, Share, S
 use super::changes::difference;
 use super::spec::GroupSpec;
 use super::windows::{Emitted, Window, relieve, results_of};
-use crate::stream::state::{Ripe, lost};
+use crate::stream::state::{Ripe, lost, stored_time, time_chunk};
 use crate::stream::transform::failed;
+
+/// The name of the chunk that says up to where windows were given out, where they are corrected after that.
+pub(super) const GIVEN: &str = "given";
 
 /// When results go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::stream) enum Emission {
     /// Each window once, when it closes.
     Once,
-    /// At each barrier, what changed.
+    /// Each window when it has closed, and at each barrier after that what changed, until it is final.
+    Corrected,
+    /// At each barrier, what changed, until the window is final.
     Changes,
 }
 
@@ -44,6 +51,8 @@ impl OperatorFactory for FinalFactory {
             emission: self.emission,
             place: self.place.clone(),
             earliest_open: i64::MIN,
+            closed: i64::MIN,
+            told_closed: i64::MIN,
             windows: BTreeMap::new(),
             gone: Vec::new(),
             share: Share::default(),
@@ -64,7 +73,12 @@ struct Final {
     spec: Arc<GroupSpec>,
     emission: Emission,
     place: Place,
+    /// Windows that start before this are final.
     earliest_open: i64,
+    /// Windows that start before this are closed.
+    closed: i64,
+    /// That as it is stored, where it is.
+    told_closed: i64,
     /// By start.
     windows: BTreeMap<i64, Window>,
     /// Closed since the last snapshot.
@@ -120,7 +134,7 @@ impl Final {
             self.gone.push(start);
             match self.emission {
                 Emission::Once => finals.push(window.finish(&spec, start)?),
-                Emission::Changes => {
+                Emission::Corrected | Emission::Changes => {
                     if let Some(batch) = Final::changes(&spec, start, &mut window)? {
                         out.push(batch);
                     }
@@ -170,7 +184,13 @@ impl Operator for Final {
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
         let Some(window) = &self.spec.window else { return Ok(()) };
         // The partial operator has brought the watermark to the time of the window's column already.
-        let earliest_open = window.size.earliest_open(watermark.0);
+        self.closed = self.closed.max(window.size.earliest_open(watermark.0));
+        let final_at = watermark.behind(self.spec.lateness);
+        if self.spec.lateness > 0 {
+            // What is said below of a window stands when it is final.
+            out.watermark = Some(final_at);
+        }
+        let earliest_open = window.size.earliest_open(final_at.0);
         if earliest_open <= self.earliest_open {
             return Ok(());
         }
@@ -179,12 +199,14 @@ impl Operator for Final {
     }
 
     fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
-        if self.emission == Emission::Once {
-            return Ok(());
-        }
+        let until = match self.emission {
+            Emission::Once => return Ok(()),
+            Emission::Corrected => self.closed,
+            Emission::Changes => i64::MAX,
+        };
         let spec = Arc::clone(&self.spec);
         let failed = |error: DataFusionError| failed(&error, &self.place);
-        for (start, window) in &mut self.windows {
+        for (start, window) in self.windows.range_mut(..until) {
             if let Some(batch) = Final::changes(&spec, *start, window).map_err(failed)? {
                 out.push(batch);
             }
@@ -203,6 +225,10 @@ impl Operator for Final {
             window.unsaved = false;
             chunks.push(StateChunk { name: start.to_string(), rows: Some(rows) });
         }
+        if self.emission == Emission::Corrected && self.told_closed != self.closed {
+            self.told_closed = self.closed;
+            chunks.push(time_chunk(GIVEN, self.closed)?);
+        }
         self.relieve()?;
         Ok(chunks)
     }
@@ -215,6 +241,11 @@ impl Operator for Final {
         };
         let mut windows: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
         for (name, rows) in chunks {
+            if name == GIVEN {
+                let at = stored_time(&rows).ok_or_else(|| corrupt(&name, "it has other columns"))?;
+                self.closed = self.closed.max(at);
+                continue;
+            }
             let start = name.parse::<i64>().map_err(|_| corrupt(&name, "its name is no time"))?;
             if rows.columns().iter().map(|c| c.data_type()).ne(spec.partial.fields().iter().map(|f| f.data_type())) {
                 return Err(corrupt(&name, "it has other columns"));
@@ -237,7 +268,11 @@ impl Operator for Final {
                     )
                 })
                 .map_err(|e| corrupt(&start.to_string(), &e.to_string()))?;
-            self.windows.insert(start, Window::restored(columns));
+            let mut window = Window::restored(columns);
+            if self.emission == Emission::Corrected && start >= self.closed {
+                window.withhold();
+            }
+            self.windows.insert(start, window);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! [`PartialFactory`]: the first half of a GROUP BY, on the lane where rows arrive.
 //!
-//! **Invariant:** at a barrier it is empty, so it has no state to store; before a watermark that closes a window
-//! passes, everything that it holds has been sent on.
+//! **Invariant:** at a barrier it is empty, so it has no state to store; before a watermark that makes a window
+//! final passes, everything that it holds has been sent on.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ struct Partial {
     groups: Groups,
     /// Of rows that are taken back.
     taken_back: Option<Groups>,
-    /// Windows that start before this are closed.
+    /// Windows that start before this are final: closed, and no late row is waited for any more.
     earliest_open: i64,
     /// The earliest window that groups are held of.
     earliest_held: i64,
@@ -187,7 +187,8 @@ impl Operator for Partial {
         if !window.behind.is_empty() {
             out.watermark = Some(Watermark(time));
         }
-        self.earliest_open = self.earliest_open.max(window.size.earliest_open(time));
+        let final_at = Watermark(time).behind(spec.lateness).0;
+        self.earliest_open = self.earliest_open.max(window.size.earliest_open(final_at));
         if window.first_window(self.earliest_held) < self.earliest_open { self.send(out) } else { Ok(()) }
     }
 

@@ -4,28 +4,27 @@
 //! A row is in one pane, whatever number of windows that is in, so the work for a row does not depend on how windows
 //! overlap. A window costs the groups of its parts (see [`Tiers`]). What is stored are panes.
 //!
-//! **Invariant:** as for [`super::FinalFactory`]. A pane is kept until the last window that has it closes; what it takes
-//! after the first of them closed is in the others alone, for a closed window is never looked at again.
+//! **Invariant:** as for [`super::FinalFactory`]. A pane is kept until the last window that has it is final; what it takes
+//! after the first of them is final is in the others alone, for a final window is never looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
 use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, Share, StateChunk, StateMemory, bytes_of};
 
 use super::changes::difference;
-use super::finish::{Emission, divided};
+use super::finish::{Emission, GIVEN, divided};
 use super::groups::Groups;
 use super::panes::{Pane, Panes};
 use super::spec::GroupSpec;
 use super::tiers::Tiers;
 use super::windows::{Window, merge, relieve};
 use crate::session::WindowSize;
-use crate::stream::state::Ripe;
+use crate::stream::state::{Ripe, stored_time, time_chunk};
 use crate::stream::transform::failed;
 
 /// The name of the chunk that says which windows have closed.
@@ -54,6 +53,9 @@ impl OperatorFactory for SlidingFactory {
             place: self.place.clone(),
             earliest_open: i64::MIN,
             told_open: i64::MIN,
+            closed: i64::MIN,
+            given: i64::MIN,
+            told_given: i64::MIN,
             panes: Panes::default(),
             tiers: Tiers::default(),
             shown: BTreeMap::new(),
@@ -77,13 +79,19 @@ struct Sliding {
     size: WindowSize,
     emission: Emission,
     place: Place,
-    /// Windows that start before this are closed.
+    /// Windows that start before this are final.
     earliest_open: i64,
     /// That as it is stored.
     told_open: i64,
+    /// Windows that start before this are closed.
+    closed: i64,
+    /// Windows that start before this were closed when windows were given out last, where only closed ones are.
+    given: i64,
+    /// That as it is stored.
+    told_given: i64,
     panes: Panes,
     tiers: Tiers,
-    /// By the start of an open window what stands downstream, where changes are emitted.
+    /// By the start of a window that is not final what stands downstream, where changes are emitted.
     shown: BTreeMap<i64, Shown>,
     /// The starts of panes dropped since the last snapshot.
     gone: Vec<i64>,
@@ -144,16 +152,25 @@ impl Sliding {
         Ok(Shown { keys, rows })
     }
 
-    /// The open windows that have a pane which `of` says.
+    /// The windows that are not final and have a pane which `of` says.
     fn windows(&self, of: impl Fn(&Pane) -> bool) -> BTreeSet<i64> {
         let panes = self.panes.by_number.values().filter(|pane| of(pane));
         let starts = panes.flat_map(|pane| self.size.starts_at(pane.start));
         starts.filter(|start| *start >= self.earliest_open).collect()
     }
 
-    /// Emits what changed in the open windows since the last time.
+    /// Emits what changed since the last time in the windows that are not final; where they are corrected, in the closed
+    /// ones of these, of which those that closed since are new.
     fn change(&mut self, out: &mut Output) -> Result<(), DataFusionError> {
-        for start in self.windows(|pane| pane.groups.changed) {
+        let mut changed = self.windows(|pane| pane.groups.changed);
+        if self.emission == Emission::Corrected {
+            if self.closed > self.given {
+                changed.extend(self.windows(|_| true).range(self.given..));
+                self.given = self.closed;
+            }
+            changed.split_off(&self.closed);
+        }
+        for start in changed {
             let old = self.shown.remove(&start);
             let new = self.results(start, old.as_ref())?;
             out.push(difference(old.as_ref().map(|old| &old.rows), &new.rows)?);
@@ -169,7 +186,7 @@ impl Sliding {
     fn close(&mut self, open: i64, out: &mut Output) -> Result<(), DataFusionError> {
         match self.emission {
             Emission::Once => self.finish(open, out)?,
-            Emission::Changes => {
+            Emission::Corrected | Emission::Changes => {
                 self.change(out)?;
                 self.shown = self.shown.split_off(&open);
             }
@@ -229,7 +246,13 @@ impl Operator for Sliding {
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
-        let open = self.size.earliest_open(watermark.0);
+        self.closed = self.closed.max(self.size.earliest_open(watermark.0));
+        let final_at = watermark.behind(self.spec.lateness);
+        if self.spec.lateness > 0 {
+            // What is said below of a window stands when it is final.
+            out.watermark = Some(final_at);
+        }
+        let open = self.size.earliest_open(final_at.0);
         if open <= self.earliest_open {
             return Ok(());
         }
@@ -239,7 +262,7 @@ impl Operator for Sliding {
     fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
         match self.emission {
             Emission::Once => Ok(()),
-            Emission::Changes => self.change(out).map_err(|error| failed(&error, &self.place)),
+            Emission::Corrected | Emission::Changes => self.change(out).map_err(|error| failed(&error, &self.place)),
         }
     }
 
@@ -255,7 +278,11 @@ impl Operator for Sliding {
         }
         if self.told_open != self.earliest_open {
             self.told_open = self.earliest_open;
-            chunks.push(StateChunk { name: OPEN.to_owned(), rows: Some(open_chunk(self.earliest_open)?) });
+            chunks.push(time_chunk(OPEN, self.earliest_open)?);
+        }
+        if self.emission == Emission::Corrected && self.told_given != self.given {
+            self.told_given = self.given;
+            chunks.push(time_chunk(GIVEN, self.given)?);
         }
         self.relieve()?;
         Ok(chunks)
@@ -269,11 +296,11 @@ impl Operator for Sliding {
         };
         let mut panes: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
         for (name, rows) in chunks {
-            if name == OPEN {
-                let open = rows.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
-                let open = open.and_then(|open| open.values().first().copied());
-                let open = open.ok_or_else(|| corrupt(&name, "it has other columns"))?;
-                self.earliest_open = self.earliest_open.max(open);
+            if name == OPEN || name == GIVEN {
+                let at = stored_time(&rows).ok_or_else(|| corrupt(&name, "it has other columns"))?;
+                let of = if name == OPEN { &mut self.earliest_open } else { &mut self.given };
+                *of = (*of).max(at);
+                self.closed = self.given;
                 continue;
             }
             let start = name.parse::<i64>().map_err(|_| corrupt(&name, "its name is no time"))?;
@@ -297,18 +324,16 @@ impl Operator for Sliding {
             let number = self.number(start).map_err(failed)?;
             self.panes.by_number.insert(number, Pane { start, groups: Window::restored(rows) });
         }
-        if self.emission == Emission::Changes {
-            for start in self.windows(|_| true) {
+        if self.emission != Emission::Once {
+            let mut shown = self.windows(|_| true);
+            if self.emission == Emission::Corrected {
+                shown.split_off(&self.given);
+            }
+            for start in shown {
                 let shown = self.results(start, None).map_err(failed)?;
                 self.shown.insert(start, shown);
             }
         }
         Ok(())
     }
-}
-
-fn open_chunk(open: i64) -> Result<RecordBatch> {
-    let schema = Arc::new(Schema::new(vec![Field::new("open", DataType::Int64, false)]));
-    RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![open]))])
-        .map_err(|e| Error::internal("a time does not make a batch").because(e))
 }

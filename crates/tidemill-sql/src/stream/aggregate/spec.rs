@@ -31,6 +31,8 @@ pub(in crate::stream) struct GroupSpec {
     pub(in crate::stream) outputs: Vec<OutputColumn>,
     /// The columns of the result.
     pub(in crate::stream) schema: SchemaRef,
+    /// How long after their window has closed rows are taken, in microseconds.
+    pub(in crate::stream) lateness: i64,
 }
 
 /// The window of a GROUP BY.
@@ -167,7 +169,9 @@ impl GroupSpec {
             .collect();
         let fields: Vec<String> =
             self.partial.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
-        format!("window {window:?}; keys {keys:?}; aggregates {aggregates:?}; state {fields:?}")
+        // What was not waited for is gone, so that waiting longer is another state.
+        let lateness = if self.lateness > 0 { format!("; lateness {}", self.lateness) } else { String::new() };
+        format!("window {window:?}; keys {keys:?}; aggregates {aggregates:?}; state {fields:?}{lateness}")
     }
 
     /// The result columns of one window's groups.

@@ -90,6 +90,12 @@ impl Window {
         self.emitted.parked().map_or(Ok(()), |rows| rows.park(share).map_err(lost))
     }
 
+    /// Nothing of it has been emitted yet.
+    pub(super) fn withhold(&mut self) {
+        self.changed = true;
+        self.emitted = Emitted::Nothing;
+    }
+
     /// Adds partial groups; all rows are of this window.
     pub(super) fn merge(&mut self, spec: &GroupSpec, partial: &RecordBatch) -> Result<()> {
         merge(self.thaw(spec)?, spec, partial)?;

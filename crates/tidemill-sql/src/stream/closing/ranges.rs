@@ -17,6 +17,7 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
 
 use super::held::{Held, restored};
 use super::recipe::{Compiled, Recipe, with_schema};
+use crate::stream::late::LateHome;
 use crate::stream::transform::failed;
 
 /// Between barriers a run is made when this many times the rows that came since the last one are as many as it reads.
@@ -35,6 +36,7 @@ pub(in crate::stream) struct RangeFactory {
     pub(in crate::stream) route: Vec<usize>,
     /// Over the rows and whether they were given out; gives these columns and the results.
     pub(in crate::stream) recipe: Recipe,
+    pub(in crate::stream) late: LateHome,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
@@ -72,6 +74,7 @@ impl OperatorFactory for RangeFactory {
             gone: Vec::new(),
             chunk: 0,
             late: 0,
+            home: self.late.clone(),
         }))
     }
 
@@ -105,6 +108,7 @@ struct Ranges {
     gone: Vec<String>,
     chunk: u64,
     late: u64,
+    home: LateHome,
 }
 
 impl Ranges {
@@ -122,6 +126,21 @@ impl Ranges {
         let mut columns = rows.columns().to_vec();
         columns.push(Arc::new(BooleanArray::from(vec![given; rows.num_rows()])));
         Ok(RecordBatch::try_new(Arc::clone(&self.marked), columns)?)
+    }
+
+    fn take(&mut self, rows: &RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
+        let watermark = self.watermark;
+        let due = self.some(rows, |at| at >= watermark)?;
+        if due.num_rows() < rows.num_rows() {
+            let late = self.some(rows, |at| at < watermark)?;
+            self.late += late.num_rows() as u64;
+            out.late.extend(self.home.keep_all(&late, self.time, Watermark(watermark))?);
+        }
+        if due.num_rows() > 0 {
+            self.arrived += due.num_rows();
+            self.due.push(due);
+        }
+        Ok(())
     }
 
     /// Gives out every row that time has passed.
@@ -197,18 +216,11 @@ impl Ranges {
 }
 
 impl Operator for Ranges {
-    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.weights.is_some() {
             return Err(Error::internal("frames of time were planned over rows that are taken back"));
         }
-        let watermark = self.watermark;
-        let rows = self.some(&batch.rows, |at| at >= watermark).map_err(|error| failed(&error, &self.place))?;
-        self.late += (batch.rows.num_rows() - rows.num_rows()) as u64;
-        if rows.num_rows() > 0 {
-            self.arrived += rows.num_rows();
-            self.due.push(rows);
-        }
-        Ok(())
+        self.take(&batch.rows, out).map_err(|error| failed(&error, &self.place))
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {

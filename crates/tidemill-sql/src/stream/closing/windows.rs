@@ -17,7 +17,8 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChu
 use super::held::{Held, restored};
 use super::recipe::{Compiled, Recipe};
 use super::weighted::{is_weighted, net, standing, weighted, with_weight};
-use crate::session::Told;
+use crate::session::{Told, WindowSize};
+use crate::stream::late::{CameLate, LateHome};
 use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
@@ -49,6 +50,7 @@ pub(in crate::stream) struct ClosingFactory {
     pub(in crate::stream) inputs: Vec<ClosingInput>,
     pub(in crate::stream) recipe: Recipe,
     pub(in crate::stream) prune: Option<Prune>,
+    pub(in crate::stream) late: LateHome,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
@@ -76,6 +78,8 @@ impl OperatorFactory for ClosingFactory {
             late: 0,
             share: Share::default(),
             ripe: Ripe::default(),
+            home: self.late.clone(),
+            watermark: Watermark::MIN,
         }))
     }
 
@@ -110,6 +114,8 @@ struct Closing {
     late: u64,
     share: Share,
     ripe: Ripe,
+    home: LateHome,
+    watermark: Watermark,
 }
 
 impl Closing {
@@ -136,11 +142,12 @@ impl Closing {
         Ok(())
     }
 
-    fn take(&mut self, input: usize, rows: &RecordBatch) -> Result<(), DataFusionError> {
+    fn take(&mut self, input: usize, rows: &RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
         let told = &self.inputs[input].told;
         let column = rows.column(told.column).as_primitive::<TimestampMicrosecondType>();
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         let mut last = (i64::MAX, i64::MAX);
+        let mut late = Vec::new();
         for row in 0..rows.num_rows() {
             // Rows in no window are in no result.
             if column.is_null(row) {
@@ -153,10 +160,14 @@ impl Closing {
                 last = (at, start);
             }
             if last.1 < self.earliest_open {
-                self.late += 1;
+                late.push((row, last.1));
                 continue;
             }
             by_window.entry(last.1).or_default().push(row as u32);
+        }
+        if !late.is_empty() {
+            self.late += late.len() as u64;
+            out.late.extend(self.home.keep(rows, &told_late(&late, told, rows.num_rows()), self.watermark)?);
         }
         for (start, numbers) in by_window {
             let part = match numbers.len() == rows.num_rows() {
@@ -213,12 +224,24 @@ impl Closing {
     }
 }
 
+/// What there is to tell of rows that came after their window had closed, given the window's start.
+fn told_late(late: &[(usize, i64)], told: &Told, rows: usize) -> Vec<Option<CameLate>> {
+    let mut of = vec![None; rows];
+    for (row, start) in late {
+        // When a session ends, its start does not say.
+        let known = !matches!(told.size, WindowSize::Session { .. });
+        let window = known.then(|| (*start, told.size.end_of(*start)));
+        of[*row] = Some(CameLate { event_time: None, window, pairs: 1 });
+    }
+    of
+}
+
 impl Operator for Closing {
     fn bound(&mut self, memory: &StateMemory) {
         self.share = memory.share();
     }
 
-    fn on_batch(&mut self, input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()> {
         let schema = &self.inputs[input].schema;
         let rows = match (is_weighted(schema), &batch.weights) {
             (true, _) => weighted(batch, schema).map_err(|e| Error::internal("rows have no weights").because(e))?,
@@ -228,7 +251,7 @@ impl Operator for Closing {
             }
         };
         let bytes = if self.share.is_bounded() { bytes_of(&rows) } else { 0 };
-        self.take(input, &rows).map_err(|error| failed(&error, &self.place))?;
+        self.take(input, &rows, out).map_err(|error| failed(&error, &self.place))?;
         if self.share.is_bounded() && self.ripe.after(bytes, &self.share) {
             return self.relieve().map_err(|error| failed(&error, &self.place));
         }
@@ -236,6 +259,7 @@ impl Operator for Closing {
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.watermark = watermark;
         let time = self.inputs.iter().map(|input| input.told.time_at(watermark.0)).min().unwrap_or(watermark.0);
         if time != watermark.0 {
             out.watermark = Some(Watermark(time));

@@ -22,6 +22,7 @@ use super::keys::{Keys, NO_KEY};
 use super::side::{Fresh, Side, SideSpec, restored, stored_times, time_chunk};
 use super::versions::{RIGHT, Versions};
 use crate::session::asof_candidates;
+use crate::stream::late::LateHome;
 use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
@@ -45,6 +46,7 @@ pub(in crate::stream) struct AsofSpec {
     pub(in crate::stream) rest: Vec<usize>,
     /// The columns of the result.
     pub(in crate::stream) schema: SchemaRef,
+    pub(in crate::stream) late: LateHome,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
@@ -204,20 +206,24 @@ impl Asof {
     }
 
     fn take(&mut self, side: usize, rows: RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
-        self.keep(side, rows, self.time[side])?;
+        let time = self.time[side];
+        if let Some(late) = self.keep(side, rows, time)? {
+            self.late += late.num_rows() as u64;
+            out.late.extend(self.spec.late.keep_all(&late, self.spec.sides[side].time, Watermark(time))?);
+        }
         self.pass(out)
     }
 
-    fn keep(&mut self, side: usize, rows: RecordBatch, watermark: i64) -> Result<(), DataFusionError> {
+    /// Keeps rows of a side, but for the late ones.
+    fn keep(&mut self, side: usize, rows: RecordBatch, watermark: i64) -> Result<Option<RecordBatch>, DataFusionError> {
         let (fresh, late) = Fresh::admit(rows, &self.spec.sides[side], watermark, &mut self.keys, false)?;
-        self.late += late;
         if side == LEFT {
             self.waiting.keep(&mut self.keys, fresh.rows, fresh.times, fresh.keys, fresh.matched);
         } else {
             let fresh = fresh.with_keys()?;
             self.versions.keep(&mut self.keys, fresh.rows, fresh.times, fresh.keys);
         }
-        Ok(())
+        Ok(late)
     }
 
     /// A quiet right side holds nothing back.

@@ -19,6 +19,7 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChu
 use super::keys::Keys;
 use super::side::{Fresh, Side, SideSpec, restored, stored_times, time_chunk};
 use crate::session::truths;
+use crate::stream::late::LateHome;
 use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
@@ -80,6 +81,7 @@ pub(in crate::stream) struct IntervalSpec {
     pub(in crate::stream) pair: SchemaRef,
     /// The columns of the result.
     pub(in crate::stream) schema: SchemaRef,
+    pub(in crate::stream) late: LateHome,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
@@ -183,16 +185,24 @@ impl IntervalJoin {
         }
     }
 
-    /// The rows that are not late, with their times and keys.
-    fn admit(&mut self, side: usize, rows: RecordBatch, watermark: i64) -> Result<Fresh, DataFusionError> {
+    /// The rows that are not late, with their times and keys, and the late ones.
+    fn admit(
+        &mut self,
+        side: usize,
+        rows: RecordBatch,
+        watermark: i64,
+    ) -> Result<(Fresh, Option<RecordBatch>), DataFusionError> {
         let marks = self.spec.kind.marks(side);
-        let (fresh, late) = Fresh::admit(rows, &self.spec.sides[side], watermark, &mut self.keys, marks)?;
-        self.late += late;
-        Ok(fresh)
+        Fresh::admit(rows, &self.spec.sides[side], watermark, &mut self.keys, marks)
     }
 
     fn take(&mut self, side: usize, rows: RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
-        let mut fresh = self.admit(side, rows, self.time[side])?;
+        let time = self.time[side];
+        let (mut fresh, late) = self.admit(side, rows, time)?;
+        if let Some(late) = late {
+            self.late += late.num_rows() as u64;
+            out.late.extend(self.spec.late.keep_all(&late, self.spec.sides[side].time, Watermark(time))?);
+        }
         let mut pairs = Pairs::default();
         for row in 0..fresh.times.len() {
             let bounds = self.partners(side, fresh.times[row]);
@@ -357,7 +367,7 @@ impl Operator for IntervalJoin {
             for stored in restored(&chunks, side, &spec.sides[side], (lane, lanes))? {
                 // What was gone when the epoch ended is gone.
                 let stored = stored.since(spec.sides[side].time, self.limit(side)).map_err(lost)?;
-                let fresh = self.admit(side, stored.rows, i64::MIN).map_err(lost)?;
+                let (fresh, _) = self.admit(side, stored.rows, i64::MIN).map_err(lost)?;
                 let marks = if spec.kind.marks(side) { stored.marks } else { Vec::new() };
                 self.sides[side].keep(&mut self.keys, fresh.rows, fresh.times, fresh.keys, marks);
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::compute::{filter, filter_record_batch, interleave_record_batch};
+use arrow::compute::{filter, filter_record_batch, interleave_record_batch, not};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -335,21 +335,23 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// The rows that are not behind the watermark of their side, and how many are.
+    /// The rows that are not behind the watermark of their side, and those that are, as far as the side has columns.
     pub(super) fn admit(
         mut rows: RecordBatch,
         spec: &SideSpec,
         watermark: i64,
         keys: &mut Keys,
         marks: bool,
-    ) -> Result<(Fresh, u64), DataFusionError> {
+    ) -> Result<(Fresh, Option<RecordBatch>), DataFusionError> {
         let mut times = times_of(&rows, spec.time)?;
         let in_time: BooleanArray = {
             let times = times.as_primitive::<TimestampMicrosecondType>();
             times.iter().map(|at| Some(at.is_none_or(|at| at >= watermark))).collect()
         };
-        let late = rows.num_rows() - in_time.true_count();
-        if late > 0 {
+        let mut late = None;
+        if in_time.true_count() < rows.num_rows() {
+            let own: Vec<usize> = (0..spec.columns).collect();
+            late = Some(filter_record_batch(&rows.project(&own)?, &not(&in_time)?)?);
             rows = filter_record_batch(&rows, &in_time)?;
             times = times_of(&rows, spec.time)?;
         }
@@ -357,7 +359,7 @@ impl Fresh {
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let times: Vec<i64> = times.iter().map(|at| at.unwrap_or(i64::MIN)).collect();
         let matched = if marks { vec![false; times.len()] } else { Vec::new() };
-        Ok((Fresh { rows, times, keys: numbers, matched }, late as u64))
+        Ok((Fresh { rows, times, keys: numbers, matched }, late))
     }
 
     /// The rows that have a key.

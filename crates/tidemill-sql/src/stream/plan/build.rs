@@ -36,6 +36,10 @@ pub(super) struct Builder<'a> {
     pub(super) views: Vec<ViewPlan>,
     pub(super) sinks: Vec<SinkPlan>,
     pub(super) notes: Vec<String>,
+    /// Whether changes are held back on their way to some sink.
+    pub(super) thins: bool,
+    /// Whether late rows are waited for somewhere.
+    pub(super) waits: bool,
 }
 
 /// What is being walked: the statement, and when its results go out.
@@ -66,6 +70,8 @@ impl<'a> Builder<'a> {
             views: Vec::new(),
             sinks: Vec::new(),
             notes: Vec::new(),
+            thins: false,
+            waits: false,
         }
     }
 
@@ -73,6 +79,7 @@ impl<'a> Builder<'a> {
     pub(super) fn add_statement(&mut self, statement: &Statement) -> Result<()> {
         self.notes.extend(statement.notes.iter().cloned());
         let emission = match &statement.target {
+            Target::Sink(_) if !self.pipeline.emit_changes && self.lateness(statement) > 0 => Emission::Corrected,
             Target::Sink(_) if !self.pipeline.emit_changes => Emission::Once,
             Target::Sink(insert) if !self.takes_changes(statement) => {
                 let message = format!("`{}` takes no changes, which emit = 'changes' would give it", insert.target);
@@ -90,7 +97,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> StreamPlan {
+    pub(super) fn finish(mut self) -> StreamPlan {
+        if self.pipeline.emit_every.is_some() && !self.thins {
+            self.notes.push("emit_every has no effect here: no INSERT writes rows that change".to_owned());
+        }
+        if !self.pipeline.lateness.is_zero() && !self.waits {
+            self.notes.push("allowed_lateness has no effect here: nothing has windows or waits for time".to_owned());
+        }
         let fingerprint = fingerprint(&self.graph);
         StreamPlan { graph: self.graph, views: self.views, sinks: self.sinks, fingerprint, notes: self.notes }
     }
@@ -157,13 +170,14 @@ impl<'a> Builder<'a> {
     fn union(&mut self, plan: &LogicalPlan, inputs: &[Arc<LogicalPlan>], walk: Walk<'_>) -> Result<Stream> {
         let schema = Arc::clone(plan.schema());
         let mut nodes = Vec::with_capacity(inputs.len());
-        let mut changes = false;
+        let (mut changes, mut settled) = (false, true);
         for input in inputs {
             let mut stream = self.walk(input, walk)?;
             if stream.schema().fields() != schema.fields() {
                 stream.project(columns(stream.schema()), Arc::clone(&schema));
             }
             changes |= stream.changes;
+            settled &= stream.settled;
             nodes.push(self.place(&stream, walk.statement)?);
         }
         let text = format!("union of {}", nodes.len());
@@ -175,7 +189,7 @@ impl<'a> Builder<'a> {
         for (input, node) in nodes.into_iter().enumerate() {
             self.graph.connect(node, union, input, Route::Forward);
         }
-        Ok(Stream::of(union, schema, changes))
+        Ok(Stream::of(union, schema, changes).settled(settled))
     }
 
     /// The node whose output is the stream after its pending steps.

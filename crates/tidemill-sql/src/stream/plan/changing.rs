@@ -109,7 +109,7 @@ impl Builder<'_> {
             stream.project(exprs, Arc::clone(&node.schema));
             return Ok(stream);
         }
-        if walk.emission == Emission::Once {
+        if walk.emission != Emission::Changes {
             return self.held_groups(plan, node, walk);
         }
         if let Target::View(view) = &walk.statement.target

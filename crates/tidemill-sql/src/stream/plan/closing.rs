@@ -97,7 +97,7 @@ impl Builder<'_> {
         self.closing(
             plan,
             vec![input],
-            ClosingFactory { inputs, recipe, prune, text, place: walk.statement.place.clone() },
+            ClosingFactory { inputs, recipe, prune, late: self.late(walk), text, place: walk.statement.place.clone() },
             ("over", walk),
         )
     }
@@ -137,11 +137,12 @@ impl Builder<'_> {
         let (schema, result) = (arrow_schema(input.schema()), arrow_schema(plan.schema()));
         let to = Route::Hash(route.clone());
         let reach = (before, after);
-        let factory = RangeFactory { schema, result, time, reach, route, recipe, text, place: place.clone() };
-        let from = self.place(&input, walk.statement)?;
+        let (late, place) = (self.late(walk), place.clone());
+        let factory = RangeFactory { schema, result, time, reach, route, recipe, late, text, place };
+        let from = self.waiting(&input, walk)?;
         let node = self.add_operator(walk.statement, "over", Arc::new(factory));
         self.graph.connect(from, node, 0, to);
-        Ok(Stream::of(node, Arc::clone(plan.schema()), false).timed(self.time_of(plan)))
+        Ok(Stream::of(node, Arc::clone(plan.schema()), false).timed(self.time_of(plan)).settled(true))
     }
 
     /// A GROUP BY with aggregates that depend on the order of rows, or have no inverse where rows are taken back: the rows
@@ -181,7 +182,7 @@ impl Builder<'_> {
             format!("{} by {} windows of whole rows, given out once when a window closes", of.join(", "), told.size);
         let route = route.into_iter().collect();
         let inputs = vec![ClosingInput::new(arrow_schema(input.schema()), told, route, input.changes)];
-        let factory = ClosingFactory { inputs, recipe, prune: None, text, place: place.clone() };
+        let factory = ClosingFactory { inputs, recipe, prune: None, late: self.late(walk), text, place: place.clone() };
         let orders: HashSet<&[Sort]> = node.aggr_expr.iter().filter_map(kept_in_order).collect();
         self.closing(plan, vec![input], factory, ("ordered", walk)).map_err(|error| match orders.len() {
             0 | 1 => error,
@@ -202,7 +203,7 @@ impl Builder<'_> {
         let routes: Vec<Vec<usize>> = factory.inputs.iter().map(|input| input.route.clone()).collect();
         let mut from = Vec::with_capacity(inputs.len());
         for input in &inputs {
-            from.push(self.place(input, walk.statement)?);
+            from.push(self.waiting(input, walk)?);
         }
         let node = self.add_operator(walk.statement, kind, Arc::new(factory));
         for (number, (from, route)) in from.into_iter().zip(routes).enumerate() {
@@ -215,7 +216,7 @@ impl Builder<'_> {
                 self.notes.push(note);
             }
         }
-        Ok(Stream::of(node, Arc::clone(plan.schema()), false).timed(self.time_of(plan)))
+        Ok(Stream::of(node, Arc::clone(plan.schema()), false).timed(self.time_of(plan)).settled(true))
     }
 
     fn unordered(&self, node: &GroupBy, place: &Place) -> Error {

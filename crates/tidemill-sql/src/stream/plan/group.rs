@@ -17,6 +17,7 @@ use tidemill_runtime::{OperatorFactory, Route};
 
 use super::build::{Builder, Walk, uncompiled};
 use super::closing::ordered_call;
+use super::lateness::when;
 use super::pending::Stream;
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, checked, compile, meaning_of};
@@ -24,7 +25,6 @@ use crate::stream::aggregate::{
     Aggregate, Emission, FinalFactory, GroupSpec, OutputColumn, PartialFactory, SessionBy, SessionFactory,
     SessionPartialFactory, SlidingFactory, WindowBy,
 };
-use crate::stream::late::LateHome;
 
 /// How the columns of a GROUP BY's key are used.
 pub(super) struct Keys {
@@ -83,32 +83,32 @@ impl Builder<'_> {
         let mut input = self.walk(below, Walk { emission: Emission::Once, ..walk })?;
         let retracts = input.changes;
         input.prune(&needed(node, keys)).map_err(failed)?;
-        let spec =
-            Arc::new(spec(plan, node, keys, panes.is_some().then_some(partition), input.schema()).map_err(failed)?);
-        let from = self.place(&input, walk.statement)?;
+        let (emission, lateness) = self.corrected(&input, node, walk)?;
+        let spec = spec(plan, node, keys, panes.is_some().then_some(partition), input.schema()).map_err(failed)?;
+        let spec = Arc::new(GroupSpec { lateness, ..spec });
+        let from = match emission {
+            Emission::Once => self.waiting(&input, walk)?,
+            Emission::Corrected | Emission::Changes => self.place(&input, walk.statement)?,
+        };
         let text = words(node, keys);
         let (of, first, at) = (Arc::clone(&spec), format!("pre-aggregate {text}"), place.clone());
-        let late = LateHome::of(self.pipeline, &walk.statement.name);
+        let late = self.late(walk);
         let partial: Arc<dyn OperatorFactory> = match spec.session {
-            None => Arc::new(PartialFactory { spec: of, late, retracts, text: first, place: at }),
-            Some(_) => Arc::new(SessionPartialFactory { spec: of, text: first, place: at }),
+            None => Arc::new(PartialFactory { spec: of, late: late.clone(), retracts, text: first, place: at }),
+            Some(_) => Arc::new(SessionPartialFactory { spec: of, keeps_late: late.keeps(), text: first, place: at }),
         };
         let partial = self.add_operator(walk.statement, "partial", partial);
         self.graph.connect(from, partial, 0, Route::Forward);
-        let when = match (walk.emission, &keys.window) {
-            (Emission::Once, _) => "emitted once when a window closes",
-            (Emission::Changes, _) => "changes at each epoch, until a window closes",
-        };
-        let (emission, route) = (walk.emission, spec.route());
-        let (text, place) = (format!("aggregate {text}, {when}"), place.clone());
+        let route = spec.route();
+        let (text, place) = (format!("aggregate {text}, {}", when(emission, lateness)), place.clone());
         let last: Arc<dyn OperatorFactory> = match panes {
             None => Arc::new(FinalFactory { spec, emission, text, place }),
-            Some(_) if spec.session.is_some() => Arc::new(SessionFactory { spec, emission, text, place }),
+            Some(_) if spec.session.is_some() => Arc::new(SessionFactory { spec, emission, late, text, place }),
             Some(_) => Arc::new(SlidingFactory { spec, emission, text, place }),
         };
         let last = self.add_operator(walk.statement, "final", last);
         self.graph.connect(partial, last, 0, Route::Hash(route));
-        Ok(Stream::of(last, Arc::clone(&node.schema), walk.emission == Emission::Changes))
+        Ok(Stream::of(last, Arc::clone(&node.schema), emission != Emission::Once).settled(emission == Emission::Once))
     }
 
     /// Whether the bounds of the windows are keys and nothing else.
@@ -216,7 +216,7 @@ fn spec(
     let partial = GroupSpec::partial_schema(window_type.as_ref(), &fields, &aggregates, session.is_some())?;
     let outputs = keys.outputs.iter().copied().chain((0..aggregates.len()).map(OutputColumn::Aggregate)).collect();
     let schema = arrow_schema(plan.schema());
-    Ok(GroupSpec { window, session, keys: key_exprs, aggregates, partial, outputs, schema })
+    Ok(GroupSpec { window, session, keys: key_exprs, aggregates, partial, outputs, schema, lateness: 0 })
 }
 
 fn words(node: &GroupBy, keys: &Keys) -> String {

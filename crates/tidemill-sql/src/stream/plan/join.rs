@@ -56,7 +56,7 @@ impl Builder<'_> {
         let node = self.add_operator(walk.statement, "lookup", Arc::new(factory));
         self.graph.connect(from, node, 0, Route::Forward);
         let time = self.time_of(plan);
-        Ok(Stream::of(node, Arc::clone(&join.schema), stream.changes).timed(time))
+        Ok(Stream::of(node, Arc::clone(&join.schema), stream.changes).timed(time).settled(stream.settled))
     }
 
     fn lookup(

@@ -8,6 +8,7 @@ mod changing;
 mod closing;
 mod group;
 mod join;
+mod lateness;
 mod pending;
 mod refuse;
 mod running;

@@ -21,17 +21,24 @@ pub(super) struct Stream {
     pub(super) changes: bool,
     /// The node's column with the event time of its rows, if it has one.
     pub(super) time: Option<usize>,
+    /// Whether late rows have been waited for, or cannot come: then no row is late below.
+    pub(super) settled: bool,
 }
 
 impl Stream {
     /// The rows of a node as they are.
     pub(super) fn of(node: NodeId, input: DFSchemaRef, changes: bool) -> Stream {
-        Stream { node, chain: Chain::over(input), changes, time: None }
+        Stream { node, chain: Chain::over(input), changes, time: None, settled: false }
     }
 
     /// The same, where this column of the node tells the event time.
     pub(super) fn timed(self, time: Option<usize>) -> Stream {
         Stream { time, ..self }
+    }
+
+    /// The same, where late rows have been waited for if this is true.
+    pub(super) fn settled(self, settled: bool) -> Stream {
+        Stream { settled, ..self }
     }
 
     /// Adds a condition.

@@ -163,8 +163,16 @@ fn compiled(
     let partial = GroupSpec::partial_schema(None, &fields, &aggregates, false)?;
     let columns = (0..keys.len()).map(OutputColumn::Key).chain((0..wanted).map(OutputColumn::Aggregate));
     let schema = arrow_schema(plan.schema());
-    let groups =
-        GroupSpec { window: None, session: None, outputs: columns.collect(), keys, aggregates, partial, schema };
+    let groups = GroupSpec {
+        window: None,
+        session: None,
+        outputs: columns.collect(),
+        keys,
+        aggregates,
+        partial,
+        schema,
+        lateness: 0,
+    };
     Ok((RunningSpec { groups, rows, sums }, linear))
 }
 

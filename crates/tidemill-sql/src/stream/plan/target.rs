@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{NodeKind, Route, SinkTarget, WriteMode, changelog_schema};
@@ -16,6 +17,7 @@ use crate::language::{Insert, MaterializedView};
 use crate::session::guarded::arrow_schema;
 use crate::session::{Meaning, WindowSize, default_sequence, result_schema};
 use crate::stream::envelope::EnvelopeFactory;
+use crate::stream::thin::{self, ThinFactory};
 use crate::stream::view::{ViewFactory, ViewWindow};
 
 impl Builder<'_> {
@@ -35,10 +37,16 @@ impl Builder<'_> {
         } else if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
             *sequence = default_sequence(&statement.plan, self.catalog.project());
         }
-        if let WriteMode::Changelog { key } = &mode {
-            let at =
-                |name: &String| schema.index_of(name).map_err(|e| Error::internal("a key without a column").because(e));
-            let key = key.iter().map(at).collect::<Result<Vec<usize>>>()?;
+        if let (Some(every), true) = (self.pipeline.emit_every, stream.changes) {
+            let every = i64::try_from(every.as_micros()).unwrap_or(i64::MAX);
+            let (rows, key) = (Arc::clone(&schema), key_places(&mode, &schema)?);
+            let factory = ThinFactory { rows, key: key.clone(), every, place: statement.place.clone() };
+            let node = self.add_operator(statement, thin::NODE, Arc::new(factory));
+            self.graph.connect(from, node, 0, Route::Hash(key));
+            (from, self.thins) = (node, true);
+        }
+        if let WriteMode::Changelog { .. } = &mode {
+            let key = key_places(&mode, &schema)?;
             let factory = EnvelopeFactory {
                 rows: Arc::clone(&schema),
                 key: key.clone(),
@@ -115,6 +123,16 @@ impl Builder<'_> {
         let name = |at: usize| plan.schema().field(at).name().clone();
         (window, start.map(name), end.map(name))
     }
+}
+
+/// Where the key of a table lies among these columns.
+fn key_places(mode: &WriteMode, schema: &Schema) -> Result<Vec<usize>> {
+    let key = match mode {
+        WriteMode::Upsert { key, .. } | WriteMode::Changelog { key } => key.as_slice(),
+        _ => &[],
+    };
+    let at = |name: &String| schema.index_of(name).map_err(|e| Error::internal("a key without a column").because(e));
+    key.iter().map(at).collect()
 }
 
 /// Makes sure that changes find the row that they change, and that the newest change is right whatever it says.

@@ -66,6 +66,7 @@ impl Builder<'_> {
             residual,
             pair: arrow_schema(&pair),
             schema: arrow_schema(plan.schema()),
+            late: self.late(walk),
             text: words(join, bounds),
             place: place.clone(),
         };
@@ -74,7 +75,8 @@ impl Builder<'_> {
             self.graph.connect(from, node, input, route);
         }
         let time = self.time_of(plan);
-        Ok(Stream::of(node, Arc::clone(&join.schema), false).timed(time))
+        // What comes late is late here, so that nothing is below.
+        Ok(Stream::of(node, Arc::clone(&join.schema), false).timed(time).settled(true))
     }
 
     /// An ASOF JOIN of two streams.
@@ -118,6 +120,7 @@ impl Builder<'_> {
             op: node.op,
             within: node.within,
             schema: arrow_schema(plan.schema()),
+            late: self.late(walk),
             text,
             place: place.clone(),
         };
@@ -126,7 +129,7 @@ impl Builder<'_> {
             self.graph.connect(from, operator, input, route);
         }
         let time = self.time_of(plan);
-        Ok(Stream::of(operator, Arc::clone(plan.schema()), false).timed(time))
+        Ok(Stream::of(operator, Arc::clone(plan.schema()), false).timed(time).settled(true))
     }
 
     /// A side with its keys as columns.

@@ -60,7 +60,7 @@ impl Builder<'_> {
             join.null_aware,
         );
         let recipe = Recipe::new(LogicalPlan::Join(joined.map_err(failed)?), 2, self.state);
-        let factory = ClosingFactory { inputs, recipe, prune: None, text, place: place.clone() };
+        let factory = ClosingFactory { inputs, recipe, prune: None, late: self.late(walk), text, place: place.clone() };
         self.closing(plan, streams, factory, ("join", walk)).map(Some)
     }
 }

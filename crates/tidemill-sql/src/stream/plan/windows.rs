@@ -33,7 +33,7 @@ impl Builder<'_> {
         let input = self.walk(&node.input, walk)?;
         let failed = |error: DataFusionError| uncompiled(&error, place);
         let time = compile(&node.time, input.schema()).map_err(failed)?;
-        let changes = input.changes;
+        let (changes, settled) = (input.changes, input.settled);
         let from = self.place(&input, walk.statement)?;
         let factory = HopFactory {
             time,
@@ -45,7 +45,7 @@ impl Builder<'_> {
         let hop = self.add_operator(walk.statement, "hop", Arc::new(factory));
         self.graph.connect(from, hop, 0, Route::Forward);
         let time = self.time_of(&node.input);
-        Ok(Stream::of(hop, Arc::clone(node.columns()), changes).timed(time))
+        Ok(Stream::of(hop, Arc::clone(node.columns()), changes).timed(time).settled(settled))
     }
 
     /// The input of a GROUP BY with something else in the place of the windows' bounds that it groups by: the start of

@@ -13,11 +13,13 @@ mod log;
 mod numbers;
 mod ripe;
 mod table;
+mod time;
 
 pub(super) use keys::sort_by_key;
 pub(super) use log::{Give, KeyLog, Layout, log_of};
 pub(super) use numbers::Numbers;
 pub(super) use ripe::Ripe;
+pub(super) use time::{stored_time, time_chunk};
 
 /// An error of the tier on its way through what answers DataFusion's.
 pub(super) fn lost(error: tidemill_model::Error) -> datafusion::error::DataFusionError {

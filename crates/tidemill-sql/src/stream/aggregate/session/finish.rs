@@ -8,22 +8,25 @@
 //! **Invariant:** as for [`super::super::FinalFactory`]. The bounds of a final session are known for one more gap, so that
 //! a row which touches it is late and makes no session of its own.
 
+mod stored;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take, take_record_batch};
+use arrow::compute::{filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Route, Share, StateChunk, StateMemory, bytes_of};
+use tidemill_runtime::{Batch, LateRow, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
 
 use super::super::finish::Emission;
 use super::super::spec::{GroupSpec, SessionBy};
 use super::index::{Admitted, Index};
 use super::runs::{Runs, lasts};
 use super::standing::Standing;
+use crate::stream::late::{CameLate, LateHome};
 use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
@@ -35,6 +38,7 @@ const MANY_RUNS: usize = 32_768;
 pub(in crate::stream) struct SessionFactory {
     pub(in crate::stream) spec: Arc<GroupSpec>,
     pub(in crate::stream) emission: Emission,
+    pub(in crate::stream) late: LateHome,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
@@ -50,7 +54,7 @@ impl OperatorFactory for SessionFactory {
         let closed_schema = Arc::new(Schema::new(bounds.into_iter().chain(fields).collect::<Vec<_>>()));
         let standing = match self.emission {
             Emission::Once => None,
-            Emission::Changes => Some(Standing::new(&self.spec.schema)?),
+            Emission::Corrected | Emission::Changes => Some(Standing::new(&self.spec.schema)?),
         };
         Ok(Box::new(Sessions {
             gap: by.gap,
@@ -58,6 +62,9 @@ impl OperatorFactory for SessionFactory {
             index: Index::new(by.gap),
             spec: Arc::clone(&self.spec),
             place: self.place.clone(),
+            now: Watermark::MIN,
+            closes_by: (self.emission == Emission::Corrected).then_some(i64::MIN),
+            told_closed: i64::MIN,
             watermark: i64::MIN,
             settled: i64::MIN,
             told: i64::MIN,
@@ -67,6 +74,7 @@ impl OperatorFactory for SessionFactory {
             closed: BTreeMap::new(),
             standing,
             late: 0,
+            home: self.late.clone(),
             gone: Vec::new(),
             share: Share::default(),
             ripe: Ripe::default(),
@@ -88,6 +96,13 @@ struct Sessions {
     gap: i64,
     /// The times of one pile.
     step: i64,
+    /// Where time is.
+    now: Watermark,
+    /// Where only closed sessions are given out, that those are closed which end by this time.
+    closes_by: Option<i64>,
+    /// That as it is stored.
+    told_closed: i64,
+    /// Sessions that end by this time are final: time, less what late rows are waited for.
     watermark: i64,
     /// The watermark that piles were last settled at.
     settled: i64,
@@ -103,6 +118,7 @@ struct Sessions {
     /// What stands downstream, where changes are emitted.
     standing: Option<Standing>,
     late: u64,
+    home: LateHome,
     gone: Vec<String>,
     share: Share,
     ripe: Ripe,
@@ -143,7 +159,11 @@ impl Sessions {
         Ok(Sessions::by(&self.spec)?.partition.iter().map(|at| Arc::clone(rows.column(1 + at))).collect())
     }
 
-    fn take(&mut self, rows: &RecordBatch) -> Done {
+    /// Takes runs; a column more than they have holds the rows that may be late.
+    fn take(&mut self, rows: &RecordBatch, late: &mut Vec<LateRow>) -> Done {
+        let own: Vec<usize> = (0..self.spec.partial.fields().len()).collect();
+        let texts = rows.columns().get(own.len()).map(|texts| texts.as_string::<i32>().clone());
+        let rows = &rows.project(&own)?;
         let keys = self.key_rows(&self.key_columns(rows)?)?;
         let firsts = rows.column(0).as_primitive::<TimestampMicrosecondType>().values();
         let lasts = lasts(&self.spec, rows);
@@ -159,12 +179,16 @@ impl Sessions {
             }
             match admitted {
                 Admitted::To(id) => {
+                    self.unclose(id);
                     self.index.name(id);
                     ids.push(id);
                     keep.push(true);
                 }
-                Admitted::Late => {
+                Admitted::Late(window) => {
                     self.late += counts[row].unsigned_abs();
+                    let told = CameLate { event_time: Some(firsts[row]), window, pairs: 1 };
+                    let text = texts.as_ref().filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row));
+                    late.extend(text.and_then(|text| self.home.row(text.to_owned(), told, self.now)));
                     keep.push(false);
                 }
             }
@@ -173,6 +197,14 @@ impl Sessions {
             return self.pile(filter_record_batch(rows, &BooleanArray::from(keep))?, ids);
         }
         self.pile(rows.clone(), ids)
+    }
+
+    /// A session that rows came to is given out again when it closes, if it goes on beyond what has passed.
+    fn unclose(&mut self, id: u32) {
+        let (Some(closes_by), Some(standing)) = (self.closes_by, &mut self.standing) else { return };
+        if self.index.session(id).last.saturating_add(self.gap) > closes_by {
+            standing.orphan(id);
+        }
     }
 
     /// Puts runs on the piles of their last times.
@@ -307,18 +339,24 @@ impl Sessions {
         Ok(())
     }
 
-    /// Emits what changed of the open sessions. Each of them is one run afterwards, so that what is stored gives the same
-    /// results to the bit.
+    /// Emits what changed of the sessions that are not final, where only closed ones are given out of these. Each of them is
+    /// one run afterwards, so that what is stored gives the same results to the bit.
     fn change(&mut self, out: &mut Output) -> Done {
         let spec = Arc::clone(&self.spec);
         let by = Sessions::by(&spec)?;
         let mut dirty = Runs::default();
-        if !self.piles.values().any(|pile| pile.unsaved) {
+        let closed = self.closes_by.is_some_and(|closes_by| closes_by > self.told_closed);
+        if !closed && !self.piles.values().any(|pile| pile.unsaved) {
             return Ok(());
         }
+        let (gap, closes_by) = (self.gap, self.closes_by.unwrap_or(i64::MAX));
+        let shown = |index: &mut Index, id: u32| {
+            let session = index.session(id);
+            session.dirty && session.last.saturating_add(gap) <= closes_by
+        };
         for pile in self.piles.values_mut() {
             let runs = std::mem::take(&mut pile.runs);
-            let (mut chosen, rest) = runs.divide(&spec, &mut self.index, |index, id| index.session(id).dirty)?;
+            let (mut chosen, rest) = runs.divide(&spec, &mut self.index, shown)?;
             pile.runs = rest;
             pile.unsaved |= chosen.len() > 0;
             dirty.push(chosen.batch(&spec)?, chosen.ids);
@@ -334,6 +372,8 @@ impl Sessions {
             }
             let (rows, ids) = (folded.batch(&spec)?, folded.ids);
             self.pile(rows, ids)?;
+        } else if let Some(batch) = self.standing.as_mut().map(Standing::withdraw).transpose()?.flatten() {
+            out.push(batch);
         }
         Ok(())
     }
@@ -373,8 +413,8 @@ impl Operator for Sessions {
         self.share = memory.share();
     }
 
-    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
-        self.take(&batch.rows).map_err(|error| failed(&error, &self.place))?;
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        self.take(&batch.rows, &mut out.late).map_err(|error| failed(&error, &self.place))?;
         if self.share.is_bounded() && self.ripe.after(bytes_of(&batch.rows), &self.share) {
             return self.relieve().map_err(|error| failed(&error, &self.place));
         }
@@ -382,7 +422,11 @@ impl Operator for Sessions {
     }
 
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
-        self.watermark = self.watermark.max(watermark.0);
+        self.now = watermark;
+        if let Some(closes_by) = &mut self.closes_by {
+            *closes_by = (*closes_by).max(watermark.0);
+        }
+        self.watermark = self.watermark.max(watermark.behind(self.spec.lateness).0);
         if self.watermark == i64::MAX || self.watermark.saturating_sub(self.settled) >= self.step {
             self.settle(out).map_err(|error| failed(&error, &self.place))?;
         }
@@ -399,78 +443,13 @@ impl Operator for Sessions {
     }
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
-        let gone = std::mem::take(&mut self.gone);
-        let mut chunks: Vec<StateChunk> = gone.into_iter().map(|name| StateChunk { name, rows: None }).collect();
-        for (number, pile) in self.piles.iter_mut().filter(|(_, pile)| pile.unsaved) {
-            pile.unsaved = false;
-            let rows = match pile.runs.len() {
-                0 => None,
-                _ => Some(pile.runs.batch(&self.spec).map_err(|error| failed(&error, &self.place))?),
-            };
-            chunks.push(StateChunk { name: format!("r{number}"), rows });
-        }
-        self.piles.retain(|_, pile| pile.runs.len() > 0);
-        for (number, closed) in self.closed.iter_mut().filter(|(_, closed)| closed.unsaved) {
-            closed.unsaved = false;
-            let rows = concat_batches(&self.closed_schema, &closed.rows)
-                .map_err(|e| Error::internal("final sessions do not make a batch").because(e))?;
-            closed.rows = vec![rows.clone()];
-            chunks.push(StateChunk { name: format!("c{number}"), rows: Some(rows) });
-        }
+        let chunks = self.changed_chunks()?;
         self.relieve().map_err(|error| failed(&error, &self.place))?;
         Ok(chunks)
     }
 
     fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
-        let place = self.place.clone();
-        let failed = |error: DataFusionError| failed(&error, &place);
-        for (name, rows) in chunks {
-            let corrupt = |why: &str| {
-                Error::new(Kind::Corrupt, "X034", format!("the stored sessions `{name}` are not readable: {why}")).fact(
-                    "the state was written by another version; rebuild it by replaying the pipeline from its start",
-                )
-            };
-            let is_closed = name.starts_with('c');
-            let schema = if is_closed { &self.closed_schema } else { &spec.partial };
-            if rows.columns().iter().map(|c| c.data_type()).ne(schema.fields().iter().map(|f| f.data_type())) {
-                return Err(corrupt("they have other columns"));
-            }
-            let rows = RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())
-                .map_err(|e| corrupt(&e.to_string()))?;
-            let route = if is_closed { (2..rows.num_columns()).collect() } else { spec.route() };
-            let of = Route::lane_of(&rows, &route, lanes)
-                .map_err(|e| Error::internal("stored sessions have no lane").because(e))?;
-            let mine: BooleanArray = of.iter().map(|of| Some(*of == lane)).collect();
-            let mine = filter_record_batch(&rows, &mine).map_err(|e| corrupt(&e.to_string()))?;
-            if mine.num_rows() == 0 {
-                continue;
-            }
-            if !is_closed {
-                self.take(&mine).map_err(failed)?;
-                continue;
-            }
-            let number =
-                name.get(1..).unwrap_or_default().parse::<i64>().map_err(|_| corrupt("their name is no time"))?;
-            let keys = self.key_rows(&mine.columns()[2..]).map_err(failed)?;
-            let [firsts, lasts] = [0, 1].map(|at| mine.column(at).as_primitive::<Int64Type>().values().clone());
-            let of = self.closed.entry(number).or_default();
-            for row in 0..mine.num_rows() {
-                let key = keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
-                of.ids.push(self.index.add_closed(key, (firsts[row], lasts[row])));
-            }
-            of.rows.push(mine);
-            of.unsaved = true;
-        }
-        let by = Sessions::by(&spec).map_err(failed)?;
-        if let Some(standing) = &mut self.standing {
-            for pile in self.piles.values_mut() {
-                let (rows, ids) = pile.runs.results(&spec, by, &mut self.index).map_err(failed)?;
-                standing.change(&rows, &ids).map_err(failed)?;
-                ids.iter().for_each(|id| self.index.session(*id).dirty = false);
-            }
-        }
-        Ok(())
+        self.take_back(chunks, lane, lanes)
     }
 
     fn late_rows(&self) -> u64 {

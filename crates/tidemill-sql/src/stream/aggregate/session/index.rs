@@ -57,8 +57,8 @@ fn fresh(sessions: &mut Vec<Session>, free: &mut Numbers, session: Session) -> u
 pub(super) enum Admitted {
     /// It belongs to this session. Others that it joined to it are in `Index::joined`.
     To(u32),
-    /// It is late as a whole.
-    Late,
+    /// It is late as a whole; what it touches, if it touches a final session, from its first time to its end.
+    Late(Option<(i64, i64)>),
 }
 
 /// Sessions by key.
@@ -109,7 +109,7 @@ impl Index {
         let gap = self.gap;
         let is_late = last.saturating_add(gap) <= watermark;
         let Some(line) = self.keys.get_mut(key) else {
-            return if is_late { Admitted::Late } else { Admitted::To(self.add(key, (first, last), false)) };
+            return if is_late { Admitted::Late(None) } else { Admitted::To(self.add(key, (first, last), false)) };
         };
         let mut touched: Option<Stand> = None;
         let mut more: Vec<u32> = Vec::new();
@@ -126,7 +126,7 @@ impl Index {
             if session.closed || ends <= watermark {
                 // Its bounds are known for one more gap.
                 if ends.saturating_add(gap) > watermark {
-                    return Admitted::Late;
+                    return Admitted::Late(Some((session.first, ends)));
                 }
             } else if touched.is_some() {
                 more.push(stand.id);
@@ -136,7 +136,7 @@ impl Index {
         }
         let Some(into) = touched else {
             if is_late {
-                return Admitted::Late;
+                return Admitted::Late(None);
             }
             let place = line.from(first.saturating_add(1));
             let id = fresh(&mut self.sessions, &mut self.free, Session::new((first, last), false));

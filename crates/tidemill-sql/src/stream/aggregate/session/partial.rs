@@ -7,14 +7,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, is_not_null, take};
-use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType, UInt32Type};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+};
+use arrow::compute::{concat_batches, filter_record_batch, is_not_null, take, take_record_batch};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimestampMicrosecondType, UInt32Type};
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::aggregates::group_values::new_group_values;
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use tidemill_model::{Error, Place, Result, Watermark};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, rows_as_json};
 
 use super::super::groups::Groups;
 use super::super::spec::{GroupSpec, SessionBy, WindowBy};
@@ -28,14 +30,23 @@ const MOST_ROWS: usize = 32_768;
 #[derive(Debug)]
 pub(in crate::stream) struct SessionPartialFactory {
     pub(in crate::stream) spec: Arc<GroupSpec>,
+    /// Whether rows that may turn out to be late are sent on as they are too.
+    pub(in crate::stream) keeps_late: bool,
     pub(in crate::stream) text: String,
     pub(in crate::stream) place: Place,
 }
 
 impl OperatorFactory for SessionPartialFactory {
     fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
-        let (spec, place) = (Arc::clone(&self.spec), self.place.clone());
-        Ok(Box::new(Partial { spec, place, held: Vec::new(), rows: 0, earliest: i64::MAX, watermark: i64::MIN }))
+        Ok(Box::new(Partial {
+            spec: Arc::clone(&self.spec),
+            place: self.place.clone(),
+            keeps_late: self.keeps_late,
+            held: Vec::new(),
+            rows: 0,
+            earliest: i64::MAX,
+            watermark: i64::MIN,
+        }))
     }
 
     fn describe(&self) -> String {
@@ -46,10 +57,12 @@ impl OperatorFactory for SessionPartialFactory {
 struct Partial {
     spec: Arc<GroupSpec>,
     place: Place,
+    keeps_late: bool,
     held: Vec<RecordBatch>,
     rows: usize,
     /// The earliest time that is held.
     earliest: i64,
+    /// Sessions that end by this time are final.
     watermark: i64,
 }
 
@@ -68,25 +81,28 @@ impl Partial {
         let spec = Arc::clone(&self.spec);
         let (Some(window), Some(by)) = (&spec.window, &spec.session) else { return Ok(()) };
         let held = std::mem::take(&mut self.held);
+        let as_json = self.keeps_late && self.earliest < self.watermark;
         (self.rows, self.earliest) = (0, i64::MAX);
         let Some(first) = held.first() else { return Ok(()) };
         let rows = concat_batches(&first.schema(), &held).map_err(|error| failed(&error.into(), &self.place))?;
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let runs = runs(&spec, window, by, &rows, self.watermark).map_err(|error| failed(&error, &self.place))?;
+        let runs =
+            runs(&spec, window, by, &rows, (self.watermark, as_json)).map_err(|error| failed(&error, &self.place))?;
         out.push(Batch::inserts(runs));
         Ok(())
     }
 }
 
-/// The runs of some rows: one partial group for each run and further key.
+/// The runs of some rows: one partial group for each run and further key. With `as_json` a last column has the rows that
+/// are behind the watermark, each a run of its own, for these alone may be late.
 fn runs(
     spec: &GroupSpec,
     window: &WindowBy,
     by: &SessionBy,
     rows: &RecordBatch,
-    watermark: i64,
+    (watermark, as_json): (i64, bool),
 ) -> Result<RecordBatch, DataFusionError> {
     let times = values(&window.column, rows)?;
     let times = times.as_primitive::<TimestampMicrosecondType>().values();
@@ -153,7 +169,21 @@ fn runs(
     all.extend(columns);
     all.push(Arc::new(Int64Array::from(lasts)));
     all.push(Arc::new(Int64Array::from(counts)));
-    Ok(RecordBatch::try_new(Arc::clone(&spec.partial), all)?)
+    if !as_json {
+        return Ok(RecordBatch::try_new(Arc::clone(&spec.partial), all)?);
+    }
+    let behind: Vec<Option<u32>> = run
+        .iter()
+        .map(|run| &bounds[*run as usize])
+        .map(|(_, last, _, row)| (*last < watermark).then_some(*row))
+        .collect();
+    let chosen: UInt32Array = behind.iter().flatten().map(|row| Some(*row)).collect();
+    let mut texts = rows_as_json(&take_record_batch(rows, &chosen)?).into_iter();
+    let texts: StringArray = behind.iter().map(|row| row.and_then(|_| texts.next())).collect();
+    all.push(Arc::new(texts));
+    let text = Arc::new(Field::new("row", DataType::Utf8, true));
+    let fields: Vec<FieldRef> = spec.partial.fields().iter().cloned().chain([text]).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), all)?)
 }
 
 impl Operator for Partial {
@@ -170,14 +200,15 @@ impl Operator for Partial {
     fn on_watermark(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let Some(window) = &spec.window else { return Ok(()) };
-        let time = window.time_at(watermark.0);
+        let time = Watermark(window.time_at(watermark.0));
         if !window.behind.is_empty() {
-            out.watermark = Some(Watermark(time));
+            out.watermark = Some(time);
         }
-        if self.earliest < time {
+        let final_at = time.behind(spec.lateness).0;
+        if self.earliest < final_at {
             self.send(out)?;
         }
-        self.watermark = self.watermark.max(time);
+        self.watermark = self.watermark.max(final_at);
         Ok(())
     }
 

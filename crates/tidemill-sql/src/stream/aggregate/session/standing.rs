@@ -44,10 +44,18 @@ impl Standing {
         rows
     }
 
-    /// The session was joined to another.
+    /// The session was joined to another, or goes on beyond what has passed.
     pub(super) fn orphan(&mut self, id: u32) {
         let rows = self.remove(id);
         self.orphans.extend(rows);
+    }
+
+    /// Takes back the rows of sessions that are shown no more.
+    pub(super) fn withdraw(&mut self) -> Result<Option<Batch>> {
+        if self.orphans.is_empty() {
+            return Ok(None);
+        }
+        self.change(&RecordBatch::new_empty(self.schema.clone()), &[])
     }
 
     /// The session is final.

@@ -1,0 +1,21 @@
+-- Windows that late rows correct after they were given out: in the end they are what all rows say.
+-- @rows orders: 500 apart 1000 late 0.08
+-- @with allowed_lateness = '4 minutes'
+-- @targets upsert region,window_start view
+CREATE TABLE orders (
+  id BIGINT,
+  customer BIGINT,
+  amount DECIMAL(12, 2),
+  price DOUBLE,
+  region VARCHAR,
+  currency VARCHAR,
+  paid BOOLEAN,
+  at TIMESTAMP,
+  WATERMARK FOR at AS at - INTERVAL '10 seconds'
+) WITH (@input);
+
+-- @query
+SELECT region, window_start, count(*) AS n, sum(amount) AS total, count(DISTINCT customer) AS customers
+FROM TUMBLE((SELECT * FROM orders WHERE region IS NOT NULL), at, INTERVAL '10 seconds')
+GROUP BY region, window_start, window_end
+HAVING count(*) > 1
