@@ -22,7 +22,9 @@ pub use checkpoints::Checkpoints;
 pub use ledger::{Ledger, LedgerEntry};
 pub use local::LocalStore;
 pub use lock::StateLock;
-pub use manifest::{ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, ViewState};
+pub use manifest::{
+    ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, TableMet, ViewState,
+};
 pub use rebuild::{Fate, fates, switch};
 pub use recovery::{Recovery, recover};
 pub use remote::RemoteStore;

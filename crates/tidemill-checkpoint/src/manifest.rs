@@ -30,6 +30,9 @@ pub struct Manifest {
     /// Sink to what it must commit for this epoch.
     #[serde(default)]
     pub sinks: BTreeMap<String, SinkState>,
+    /// Node to the table that its rows met in this epoch; of a run of an interval, dataset to the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<String, TableMet>,
     /// Intervals done.
     #[serde(default)]
     pub ledger: Ledger,
@@ -54,6 +57,7 @@ impl Manifest {
             state: BTreeMap::new(),
             views: BTreeMap::new(),
             sinks: BTreeMap::new(),
+            tables: BTreeMap::new(),
             ledger: Ledger::default(),
             counters: Counters::default(),
             dead_from: BTreeMap::new(),
@@ -153,6 +157,18 @@ pub struct ViewState {
 pub struct SinkState {
     /// One committable for each lane that wrote.
     pub committables: Vec<serde_json::Value>,
+}
+
+/// A table that rows were looked up in, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableMet {
+    /// Dataset to the version of it; without those that cannot tell.
+    pub versions: BTreeMap<String, String>,
+    /// When it was read.
+    pub read_at: Timestamp,
+    /// Why it could not be read again, if that was tried since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// Counts since the pipeline's first epoch.

@@ -87,6 +87,8 @@ pub fn switch(
     manifest.state.extend(kept_state.map(|(node, state)| (node.clone(), state.clone())));
     let kept_views = record.views.iter().filter(|(_, view)| kept.contains(&view.node));
     manifest.views.extend(kept_views.map(|(name, view)| (name.clone(), view.clone())));
+    let others = record.tables.iter().filter(|(node, _)| !anew.tables.contains_key(*node));
+    manifest.tables.extend(others.map(|(node, table)| (node.clone(), table.clone())));
     manifest.counters = counters(record, &anew, datasets, kept.is_empty() && from.is_empty());
     manifest.dead_from = record.dead_from.clone();
     manifest.dead_from.extend(datasets.iter().map(|dataset| (dataset.clone(), manifest.epoch)));

@@ -27,4 +27,4 @@ mod types;
 mod write;
 
 pub use connector::DeltaConnector;
-pub use provider::{is_there, table_provider};
+pub use provider::{is_there, table_provider, table_version};

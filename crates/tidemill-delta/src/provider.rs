@@ -15,7 +15,7 @@ use datafusion::physical_expr::expressions::{CastExpr, Column as PhysicalColumn}
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use tidemill_model::{Error, Kind, Result};
-use tidemill_runtime::{DatasetSpec, Environment};
+use tidemill_runtime::{DatasetSpec, Environment, Version};
 
 use crate::blocking::{block_on, handle};
 use crate::config::DeltaConfig;
@@ -41,6 +41,21 @@ pub async fn table_provider(spec: &DatasetSpec, env: &Environment) -> Result<Arc
         present(provider, schema, &config.location.shown)
     });
     opened.await.map_err(|error| Error::internal(format!("reading a Delta table panicked: {error}")))?
+}
+
+/// Which version of the table is the latest.
+///
+/// # Errors
+/// As [`table_provider`].
+pub async fn table_version(spec: &DatasetSpec, env: &Environment) -> Result<Version> {
+    let config = DeltaConfig::of(spec, env)?;
+    let found = handle()?.spawn(async move {
+        let version = config.location.existing().await?.version();
+        let version = version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+        // Whatever is read is one version of the table.
+        Ok(Version { token: format!("version {version}"), grows: true })
+    });
+    found.await.map_err(|error| Error::internal(format!("looking at a Delta table panicked: {error}")))?
 }
 
 /// Whether there is a table at the dataset's place, looked at without creating it.

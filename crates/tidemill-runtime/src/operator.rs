@@ -7,12 +7,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
-use crate::{Batch, DeadLetter, LateRow, StateMemory, Stored};
+use crate::{Batch, DeadLetter, LateRow, LookedUp, Rows, StateMemory, Stored};
 
 /// One step of a dataflow on one lane.
 ///
-/// The engine calls, on one thread: `bound` once, `restore_from` at most once, then `on_batch`, `on_input_watermark` and `on_watermark` as input
-/// comes, and at each barrier `on_epoch_end`, `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
+/// The engine calls, on one thread: `bound` once, `look_up_in` if there is a table, `restore_from` at most once, then `on_batch`, `on_input_watermark`
+/// and `on_watermark` as input comes, and at each barrier `on_epoch_end`, `before_barrier`, then `snapshot`. What an operator emits before a barrier belongs to that epoch.
 pub trait Operator: Send {
     /// The memory that its state shares with others. Conservative default: all of it stays in memory and is not counted.
     fn bound(&mut self, memory: &StateMemory) {
@@ -24,6 +24,33 @@ pub trait Operator: Send {
     /// # Errors
     /// Data or Internal; the epoch fails and nothing of it is committed.
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()>;
+
+    /// Whether `on_batch`, or `go_on` after it, gave out only a part of what a batch becomes, as where a row has a million
+    /// partners. The engine then calls `go_on` when there is room for more, and nothing else before this is `false`.
+    /// Conservative default: everything was given out.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Gives out the next part of what a batch becomes, about [`Output::ROWS`] rows at most.
+    ///
+    /// # Errors
+    /// As `on_batch`.
+    fn go_on(&mut self, out: &mut Output) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// The rows of the table that it looks up in, from the next row on; the first ones come before `restore`, others
+    /// between a barrier and the first row behind it, the same on every lane. What was there before is not needed any
+    /// more. Conservative default: there is no such table.
+    ///
+    /// # Errors
+    /// Internal, when the rows are not of its kind.
+    fn look_up_in(&mut self, rows: &Rows) -> Result<()> {
+        let _ = rows;
+        Ok(())
+    }
 
     /// The watermark of one input rose; called before `on_watermark`, for operators that judge the rows of each input by
     /// their own time. The engine forwards `out.watermark` afterwards if it was set, and else nothing. Conservative
@@ -153,6 +180,18 @@ pub struct Output {
 }
 
 impl Output {
+    /// How many rows an operator gives out at once, where one row can become many.
+    pub const ROWS: usize = 8_192;
+
+    /// Emits a batch of any length in parts of [`Output::ROWS`].
+    pub fn push_parts(&mut self, batch: Batch) {
+        for from in (0..batch.len()).step_by(Output::ROWS) {
+            let length = Output::ROWS.min(batch.len() - from);
+            let weights = batch.weights.as_ref().map(|weights| weights.slice(from, length));
+            self.batches.push(Batch { rows: batch.rows.slice(from, length), weights });
+        }
+    }
+
     /// Emits a batch; empty ones are left out.
     pub fn push(&mut self, batch: Batch) {
         if !batch.is_empty() {
@@ -190,6 +229,11 @@ pub trait OperatorFactory: Send + Sync + fmt::Debug {
     /// One line for `plan`: what the operator does.
     fn describe(&self) -> String;
 
+    /// The table that its operators look rows up in. Conservative default: none.
+    fn table(&self) -> Option<Arc<dyn LookedUp>> {
+        None
+    }
+
     /// Whatever must be equal for a snapshot to be readable: operator kind, schemas, functions. Empty when stateless.
     fn fingerprint(&self) -> String {
         String::new()
@@ -217,6 +261,10 @@ impl OperatorFactory for Arc<dyn OperatorFactory> {
 
     fn describe(&self) -> String {
         self.as_ref().describe()
+    }
+
+    fn table(&self) -> Option<Arc<dyn LookedUp>> {
+        self.as_ref().table()
     }
 
     fn fingerprint(&self) -> String {

@@ -13,6 +13,8 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_model::{Error, Interval, Kind, Offset, Result, SplitId, Timestamp};
 
+use crate::Version;
+
 /// Whether a source ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boundedness {
@@ -71,6 +73,15 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Only then the last record of a key is known. Conservative default: no.
     fn keeps_order(&self) -> bool {
         false
+    }
+
+    /// Which content there is now, cheaply: for those who look rows up in it and want to know when to read it again.
+    /// Conservative default: it cannot be told, and nobody reads it again.
+    ///
+    /// # Errors
+    /// As `list_splits`.
+    fn version(&self) -> Result<Option<Version>> {
+        Ok(None)
     }
 
     /// The engine has committed an epoch up to these offsets. Only for the outside to see (lag); progress itself is in

@@ -12,7 +12,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use tidemill_model::{Error, Kind, OptionSpec, Options, Place, Result, Settings, nearest};
-use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Sink, SinkTarget, Source, WriteMode};
+use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Sink, SinkTarget, Source, Version, WriteMode};
 
 use crate::language::check::{check_columns, is_time, no_column};
 use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
@@ -32,6 +32,15 @@ pub trait BatchTables: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Connector::source`].
     async fn open(&self, spec: &DatasetSpec, env: &Environment) -> Result<Arc<dyn TableProvider>>;
+
+    /// Which content the dataset has now, without reading it. Conservative default: it cannot be told.
+    ///
+    /// # Errors
+    /// As `open`.
+    async fn version(&self, spec: &DatasetSpec, env: &Environment) -> Result<Option<Version>> {
+        let _ = (spec, env);
+        Ok(None)
+    }
 }
 
 /// The formats that datasets can name.
@@ -253,6 +262,20 @@ impl Catalog {
         let spec = self.declared(name, side)?;
         let place = &self.dataset(name)?.place;
         tables.open(&spec, &self.env).await.map(Some).map_err(|error| error.at(place))
+    }
+
+    /// Which content a side of the dataset has now, if its connector can tell without reading it.
+    ///
+    /// # Errors
+    /// As `source`, or as [`BatchTables::version`] where it is read that way.
+    pub async fn version(&self, name: &str, side: Side) -> Result<Option<Version>> {
+        let connector = self.connector_of(name, side)?;
+        let place = &self.dataset(name)?.place;
+        if let Some(tables) = self.registry.tables.iter().find(|tables| tables.connector() == connector) {
+            let spec = self.declared(name, side)?;
+            return tables.version(&spec, &self.env).await.map_err(|error| error.at(place));
+        }
+        self.source(name, side)?.version().map_err(|error| error.at(place))
     }
 
     /// What lies at the place of a side of the dataset.

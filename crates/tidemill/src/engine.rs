@@ -2,13 +2,12 @@
 //!
 //! **Invariant:** a pipeline runs under its lock, and whatever an earlier run left half published is published first.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_checkpoint::StateLock;
 use tidemill_model::{Error, Kind, Result, Trigger};
-use tidemill_runtime::WriteMode;
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, StopFlag, ViewNode, Views, run};
+use tidemill_runtime::{Background, Threads, WriteMode};
 use tidemill_sql::Side;
 use tidemill_sql::batch::{BatchProgress, IntervalReport, Lookups, RunContext, finish_interval, run_interval};
 use tidemill_sql::language::Pipeline;
@@ -17,7 +16,7 @@ use tidemill_sql::stream::{StreamPlan, plan_stream};
 use crate::Workspace;
 
 /// How a run differs from what the project says.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Another trigger.
     pub trigger: Option<Trigger>,
@@ -25,13 +24,21 @@ pub struct RunOptions {
     pub lanes: Option<usize>,
     /// Bounds of memory, and how often new splits are looked for.
     pub limits: Limits,
+    /// Reads tables that rows are looked up in again while the pipeline runs.
+    pub background: Arc<dyn Background>,
+}
+
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        RunOptions { trigger: None, lanes: None, limits: Limits::default(), background: Arc::new(Threads) }
+    }
 }
 
 /// One pipeline, ready to run.
 pub struct Live {
     dataflow: Dataflow,
-    /// How many records of the tables that it looks up in were refused, by table and reason.
-    pub refused: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The tables that it looks up in.
+    pub lookups: Lookups,
     /// What it shows to those who watch.
     pub progress: Arc<Progress>,
     /// Ends it after the epoch in hand.
@@ -62,7 +69,7 @@ impl Live {
         let job = job(workspace, pipeline, plan, options, published, &progress)?;
         let trigger = job.trigger.clone();
         let dataflow = Dataflow::new(job)?;
-        Ok(Live { dataflow, progress, refused: lookups.refused(), stop: stop.clone(), trigger, lock })
+        Ok(Live { dataflow, progress, lookups, stop: stop.clone(), trigger, lock })
     }
 
     /// Runs on this thread until its trigger, its sources or its stop flag end it.
@@ -102,6 +109,7 @@ pub(crate) fn job(
         clock: Arc::clone(&workspace.clock),
         published: Arc::clone(published),
         progress: Arc::clone(progress),
+        background: Arc::clone(&options.background),
         limits: options.limits,
         memory: workspace.state_memory(pipeline, options.limits.state_bytes)?,
         errors: declared.max_errors,

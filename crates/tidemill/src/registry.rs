@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use tidemill_model::Result;
-use tidemill_runtime::{DatasetSpec, Environment};
+use tidemill_runtime::{DatasetSpec, Environment, Version};
 use tidemill_sql::{BatchTables, Formats, Presence, Registry};
 
 /// Every connector and format.
@@ -53,5 +53,9 @@ impl BatchTables for DeltaTables {
 
     async fn open(&self, spec: &DatasetSpec, env: &Environment) -> Result<Arc<dyn TableProvider>> {
         tidemill_delta::table_provider(spec, env).await
+    }
+
+    async fn version(&self, spec: &DatasetSpec, env: &Environment) -> Result<Option<Version>> {
+        tidemill_delta::table_version(spec, env).await.map(Some)
     }
 }

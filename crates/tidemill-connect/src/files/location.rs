@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -50,6 +51,8 @@ pub(super) struct Entry {
     pub(super) size: u64,
     /// When it was last written.
     pub(super) modified: Option<Timestamp>,
+    /// What else changes when it is written: the entity tag of an object, inode and time of change of a file here.
+    pub(super) mark: String,
 }
 
 impl Location {
@@ -169,6 +172,7 @@ impl Location {
             place: Place::Remote(place),
             size: meta.size,
             modified: Some(Timestamp(meta.last_modified.timestamp_micros())),
+            mark: meta.e_tag.clone().or_else(|| meta.version.clone()).unwrap_or_default(),
         };
         if !self.folder
             && let Some(meta) = remote.head()?
@@ -213,7 +217,8 @@ fn is_hidden(segment: &str) -> bool {
 fn entry(name: String, path: PathBuf, meta: &fs::Metadata) -> Entry {
     let since_epoch = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let modified = since_epoch.and_then(|since| i64::try_from(since.as_micros()).ok()).map(Timestamp);
-    Entry { name, place: Place::Local(path), size: meta.len(), modified }
+    let mark = format!("{}.{}.{}", meta.ino(), meta.ctime(), meta.ctime_nsec());
+    Entry { name, place: Place::Local(path), size: meta.len(), modified, mark }
 }
 
 /// The local path that a text means, or `None` when it is an object store's URL.

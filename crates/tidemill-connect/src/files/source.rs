@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use tidemill_model::{Error, Kind, Offset, Result, SplitId, Timestamp};
-use tidemill_runtime::{Boundedness, DatasetSpec, Environment, ReadHints, Source, Split, SplitReader};
+use tidemill_runtime::{Boundedness, DatasetSpec, Environment, ReadHints, Source, Split, SplitReader, Version};
 
 use super::columns::declared;
 use super::config::Encoding;
@@ -299,6 +299,21 @@ impl Source for FilesSource {
         known.listed = true;
         let present = entries.iter().filter_map(|entry| known.files.get(&entry.name));
         Ok(present.flat_map(|file| file.splits.iter().cloned()).collect())
+    }
+
+    /// Which files there are, and when and how large each was written.
+    fn version(&self) -> Result<Option<Version>> {
+        let entries = self.location.list(!self.bounded)?;
+        let mut crc = 0;
+        let mut newest = None;
+        for entry in &entries {
+            let (name, size, modified, mark) = (&entry.name, entry.size, entry.modified, &entry.mark);
+            crc = crc32c::crc32c_append(crc, format!("{name}\0{size}\0{modified:?}\0{mark}\0").as_bytes());
+            newest = newest.max(entry.modified);
+        }
+        let files = if entries.len() == 1 { "1 file".to_owned() } else { format!("{} files", entries.len()) };
+        let newest = newest.map(|at| format!(" of {at}")).unwrap_or_default();
+        Ok(Some(Version { token: format!("{files}{newest}, {crc:08x}"), grows: false }))
     }
 
     fn open(&self, split: &Split, resume: Option<&Offset>, hints: &ReadHints) -> Result<Box<dyn SplitReader>> {

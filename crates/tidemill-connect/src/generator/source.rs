@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tidemill_model::{Clock, Error, Kind, Offset, Result, SplitId};
-use tidemill_runtime::{Boundedness, ReadHints, Source, Split, SplitReader};
+use tidemill_runtime::{Boundedness, ReadHints, Source, Split, SplitReader, Version};
 
 use super::config::{GeneratorConfig, Model};
 use super::reader::{GeneratorReader, Pace, Position};
@@ -51,6 +51,11 @@ impl Source for GeneratorSource {
             bytes: self.config.rows_of(number).map(|rows| rows * RECORD_BYTES),
         };
         Ok((0..self.config.splits).map(split).collect())
+    }
+
+    /// Its rows are made from its options alone.
+    fn version(&self) -> Result<Option<Version>> {
+        Ok(Some(Version { token: "generated".to_owned(), grows: true }))
     }
 
     fn open(&self, split: &Split, resume: Option<&Offset>, _hints: &ReadHints) -> Result<Box<dyn SplitReader>> {

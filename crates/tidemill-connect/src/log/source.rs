@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_model::{Error, Kind, Offset, Result, SplitId};
-use tidemill_runtime::{Boundedness, ReadHints, Source, Split, SplitReader};
+use tidemill_runtime::{Boundedness, ReadHints, Source, Split, SplitReader, Version};
 
 use super::config::{LogConfig, StartFrom};
 use super::head::PartitionHead;
@@ -70,6 +70,12 @@ impl Source for LogSource {
             Ok(Split { id: self.id(partition), finite: false, min_event_time: None, bytes: Some(bytes) })
         });
         splits.collect()
+    }
+
+    fn version(&self) -> Result<Option<Version>> {
+        let head = self.topic()?.head.visible()?;
+        let held = head.partitions.iter().map(|held| format!("{}-{}", held.earliest, held.end));
+        Ok(Some(Version { token: held.collect::<Vec<_>>().join(" "), grows: true }))
     }
 
     fn open(&self, split: &Split, resume: Option<&Offset>, _hints: &ReadHints) -> Result<Box<dyn SplitReader>> {

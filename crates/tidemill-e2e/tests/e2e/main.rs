@@ -15,6 +15,7 @@ mod functions;
 mod kill;
 mod knobs;
 mod letters;
+mod lookups;
 mod pipes;
 mod pressure;
 mod rebuild;

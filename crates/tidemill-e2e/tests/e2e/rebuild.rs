@@ -120,6 +120,7 @@ impl Shop {
             lanes: Some(random.usize(1..=3)),
             trigger: Some(Trigger::Once),
             limits: Limits { epoch_rows: [70, 4_000_000][random.usize(0..2)], ..Limits::default() },
+            ..RunOptions::default()
         };
         Live::open(&self.open()?, "p", &options, &Arc::new(Views::default()), &StopFlag::default())?.run()
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidemill_checkpoint::{Manifest, switch};
+use tidemill_checkpoint::{Manifest, TableMet, switch};
 use tidemill_model::{Epoch, Error, Kind, Result, SplitId, Timestamp, Trigger, Watermark};
 
 use super::board::Holder;
@@ -19,6 +19,7 @@ use super::persist::{Draft, draft};
 use super::progress::SplitStatus;
 use super::rebuild::{Rebuild, gone, too_many_dead};
 use super::reentry::{Reentering, too_many};
+use super::tables::Tables;
 use super::ticks::{Next, Observed, next};
 use crate::{Committable, EpochEnd, NodeKind, SinkCommitter, StateMemory};
 
@@ -36,10 +37,24 @@ pub enum Step {
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Starting,
-    Reading { since: Timestamp },
-    Aligning { began: Timestamp, then: Next },
-    Publishing { tries: u32, not_before: Timestamp },
-    Resting { until: Timestamp },
+    /// Tables that rows are looked up in are read before the tick, but not for longer than this.
+    Looking {
+        until: Timestamp,
+    },
+    Reading {
+        since: Timestamp,
+    },
+    Aligning {
+        began: Timestamp,
+        then: Next,
+    },
+    Publishing {
+        tries: u32,
+        not_before: Timestamp,
+    },
+    Resting {
+        until: Timestamp,
+    },
     Ending,
     Ended,
 }
@@ -81,6 +96,9 @@ pub struct Coordinator {
     bounded: bool,
     /// What goes through once more, if that is the job.
     again: Again,
+    tables: Tables,
+    /// What the rows of the epoch in hand met.
+    met: BTreeMap<String, TableMet>,
     /// Called between any two steps of the commit; tests crash there.
     probe: Option<Probe>,
 }
@@ -102,6 +120,7 @@ impl Coordinator {
         (resumed, again): (Option<Manifest>, Again),
         kept: BTreeSet<String>,
         committers: BTreeMap<String, Box<dyn SinkCommitter>>,
+        tables: Tables,
         shared: Arc<Shared>,
     ) -> Coordinator {
         let stateful = again.fingerprints.iter().filter(|(_, fingerprint)| !fingerprint.is_empty());
@@ -131,6 +150,8 @@ impl Coordinator {
             kept,
             bounded,
             again,
+            met: BTreeMap::new(),
+            tables,
             probe: None,
         }
     }
@@ -160,6 +181,7 @@ impl Coordinator {
                 self.begin_reading()?;
                 Ok(Step::Worked)
             }
+            Phase::Looking { until } => self.look_before_tick(until),
             Phase::Reading { since } => self.read_on(since),
             Phase::Aligning { began, then } => self.align(began, then),
             Phase::Publishing { tries, not_before } => self.publish_epoch(tries, not_before),
@@ -174,7 +196,7 @@ impl Coordinator {
                 if now < until && !stop {
                     return Ok(Step::Wait(until.since(now)));
                 }
-                self.begin_reading()?;
+                self.phase = Phase::Looking { until: now.plus(self.tables.patience()) };
                 Ok(Step::Worked)
             }
             Phase::Ending => {
@@ -186,6 +208,17 @@ impl Coordinator {
             }
             Phase::Ended => Ok(Step::Ended),
         }
+    }
+
+    /// A tick meets the tables as they are when it begins. One that does not answer holds nothing up for long.
+    fn look_before_tick(&mut self, until: Timestamp) -> Result<Step> {
+        let now = self.job.clock.now();
+        if self.tables.look(now, &self.shared) && now < until && !self.stop.is_set() {
+            return Ok(Step::Wait(until.since(now)));
+        }
+        self.tables.switch(self.epoch().next());
+        self.begin_reading()?;
+        Ok(Step::Worked)
     }
 
     fn begin_reading(&mut self) -> Result<()> {
@@ -243,6 +276,12 @@ impl Coordinator {
         if following && now >= self.next_discovery && !self.bounded {
             self.discover()?;
         }
+        if following {
+            self.tables.look(now, &self.shared);
+        }
+        if let Some(tables) = self.tables.news() {
+            self.job.progress.update(|p| p.tables = tables);
+        }
         // In this order: a lane counts its rows before it is quiet, so rows seen after `quiet` are all of the tick's.
         let quiet = self.tick > 0 && self.shared.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire) == self.tick);
         let finished = self.shared.boards.values().all(|board| lock(board).is_finished());
@@ -253,7 +292,8 @@ impl Coordinator {
             changed: self.first
                 || rows > 0
                 || self.watermarks() != self.marks
-                || self.due.is_some_and(|due| due <= now),
+                || self.due.is_some_and(|due| due <= now)
+                || self.tables.has_ready() && following,
             quiet,
             finished: self.bounded && finished,
             full: self.shared.wants_barrier.load(Ordering::Relaxed),
@@ -279,7 +319,13 @@ impl Coordinator {
         if decided != Next::Epoch {
             self.tell(Command::Rest);
         }
-        self.tell(Command::Barrier(self.epoch().next(), EpochEnd { at: now, last: decided == Next::Last }));
+        let epoch = self.epoch().next();
+        self.met = self.tables.met();
+        if following {
+            // Before the barrier: no lane can have read a row behind it.
+            self.tables.switch(epoch.next());
+        }
+        self.tell(Command::Barrier(epoch, EpochEnd { at: now, last: decided == Next::Last }));
         self.phase = Phase::Aligning { began: now, then: decided };
         Ok(Step::Worked)
     }
@@ -339,6 +385,7 @@ impl Coordinator {
             now: self.job.clock.now(),
             errors: self.job.errors,
             reentering: self.again.reentering.as_ref(),
+            tables: &self.met,
         };
         let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &mut acks, &from)?;
         match (&self.again, &self.manifest) {

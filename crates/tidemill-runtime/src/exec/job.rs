@@ -17,8 +17,9 @@ use super::progress::Progress;
 use super::rebuild::{Anew, Rebuild};
 use super::reentry::{Reentering, Reentry};
 use super::restore::restore;
+use super::tables::Tables;
 use super::views::Views;
-use crate::{Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter, StateMemory};
+use crate::{Background, Boundedness, ErrorLimit, Graph, NodeKind, Route, SinkCommitter, StateMemory};
 
 /// A pipeline to run with the stream executor.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct Job {
     pub published: Arc<Views>,
     /// What others may watch.
     pub progress: Arc<Progress>,
+    /// Reads tables that rows are looked up in again while the job runs.
+    pub background: Arc<dyn Background>,
     /// Bounds of memory.
     pub limits: Limits,
     /// What the states of its operators share.
@@ -179,11 +182,14 @@ impl Dataflow {
             lane_bells: (0..lanes).map(|_| Bell::default()).collect(),
             bell: Bell::default(),
         });
+        let first = resumed.as_ref().map_or(Epoch::NONE, |manifest| manifest.epoch).next();
+        let (tables, shelves) = Tables::read(&job, first, resumed.as_ref().filter(|_| rebuild.is_none()))?;
         let queues = exchange_queues(&job.graph, lanes);
         let mut ready = Vec::with_capacity(lanes);
         for lane in 0..lanes {
             let anew = rebuild.is_some();
-            ready.push(Lane::new(&job, (lane, lanes), (to_present, anew), &queues, Arc::clone(&shared))?);
+            let (division, manner) = ((lane, lanes), (to_present, anew));
+            ready.push(Lane::new(&job, division, manner, &queues, (&shelves, first), Arc::clone(&shared))?);
         }
         let mut kept = BTreeSet::new();
         if rebuild.is_none() {
@@ -193,7 +199,7 @@ impl Dataflow {
             raise(&mut ready)?;
         }
         let again = Again { rebuild, reentering, fingerprints };
-        let coordinator = Coordinator::new(job, (resumed, again), kept, committers, Arc::clone(&shared));
+        let coordinator = Coordinator::new(job, (resumed, again), kept, committers, tables, Arc::clone(&shared));
         Ok(Dataflow { lanes: ready, coordinator, shared })
     }
 }

@@ -1,6 +1,6 @@
 //! [`Lane`]: one thread's share of a dataflow: every node once, stepped without ever waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,18 +12,19 @@ use super::divide::split_by_lane;
 use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceDriver};
-use super::wiring::{InQueue, NodeRun, OutEdge, Work, wire};
+use super::tables::Shelves;
+use super::wiring::{InQueue, NodeRun, OutEdge, TableInUse, Work, wire};
 use crate::{Batch, DeadLetter, EpochEnd, Filed, LateRow, NodeKind, Operator, Output, StateChunk, StateMemory, ipc};
 
 /// One lane.
 pub struct Lane {
     lane: usize,
     lanes: usize,
-    nodes: Vec<NodeRun>,
+    pub(super) nodes: Vec<NodeRun>,
     incoming: Vec<InQueue>,
     shared: Arc<Shared>,
     reading: Option<Reading>,
-    epoch_rows: u64,
+    pub(super) epoch_rows: u64,
     epoch_rows_limit: u64,
     dead_bytes_limit: usize,
     queue_limit: usize,
@@ -53,6 +54,7 @@ impl Lane {
         (lane, lanes): (usize, usize),
         (to_present, anew): (bool, bool),
         queues: &BTreeMap<(usize, usize), EdgeQueues>,
+        (shelves, first): (&Shelves, Epoch),
         shared: Arc<Shared>,
     ) -> Result<Lane> {
         let mut nodes = Vec::with_capacity(job.graph.nodes.len());
@@ -75,7 +77,8 @@ impl Lane {
                 }
                 NodeKind::Sink(sink) => Work::Sink(sink.writer(lane)?),
             };
-            nodes.push(NodeRun {
+            let table = shelves.get(&number);
+            let mut run = NodeRun {
                 name: node.name.clone(),
                 work: Some(work),
                 inputs: Inputs::default(),
@@ -86,7 +89,12 @@ impl Lane {
                 dead_bytes: 0,
                 late: Vec::new(),
                 shown: job.views.iter().any(|view| view.node == node.name),
-            });
+                table: table.map(|shelf| TableInUse { shelf: Arc::clone(shelf), met: Epoch::NONE, epoch: first }),
+                unfinished: false,
+                waiting: VecDeque::new(),
+            };
+            run.use_table()?;
+            nodes.push(run);
         }
         let incoming = wire(job, lane, lanes, queues, &mut nodes);
         Ok(Lane {
@@ -147,6 +155,7 @@ impl Lane {
 
     fn try_step(&mut self) -> Result<bool> {
         let mut worked = self.obey()?;
+        worked |= self.finish()?;
         worked |= self.drain()?;
         if self.may_pull() {
             worked |= self.pull()?;
@@ -187,7 +196,8 @@ impl Lane {
             // A bounded number, so that commands and pulls have their turn.
             for _ in 0..self.queue_limit.max(1) {
                 let incoming = &self.incoming[i];
-                if self.nodes[incoming.node].inputs.is_held(incoming.channel) {
+                let node = &self.nodes[incoming.node];
+                if node.inputs.is_held(incoming.channel) || node.unfinished {
                     break;
                 }
                 let (node, channel) = (incoming.node, incoming.channel);
@@ -200,7 +210,7 @@ impl Lane {
     }
 
     fn may_pull(&self) -> bool {
-        if self.reading.is_none() || self.barriers_due > 0 {
+        if self.reading.is_none() || self.barriers_due > 0 || self.is_unfinished() {
             return false;
         }
         if self.epoch_rows >= self.epoch_rows_limit || self.dead_bytes() >= self.dead_bytes_limit {
@@ -208,12 +218,14 @@ impl Lane {
             self.shared.bell.ring();
             return false;
         }
-        let room = |edge: &OutEdge| {
-            edge.queues.as_ref().is_none_or(|queues| {
-                (0..self.lanes).all(|to| to == self.lane || queues.between(self.lane, to).len() < self.queue_limit)
-            })
-        };
-        self.nodes.iter().all(|node| node.outputs.iter().all(room))
+        self.nodes.iter().all(|node| node.outputs.iter().all(|edge| self.has_room_beside(edge)))
+    }
+
+    /// Whether the queues to other lanes have room.
+    pub(super) fn has_room_beside(&self, edge: &OutEdge) -> bool {
+        edge.queues.as_ref().is_none_or(|queues| {
+            (0..self.lanes).all(|to| to == self.lane || queues.between(self.lane, to).len() < self.queue_limit)
+        })
     }
 
     fn dead_bytes(&self) -> usize {
@@ -350,6 +362,15 @@ impl Lane {
     }
 
     fn deliver(&mut self, number: usize, channel: usize, event: Event) -> Result<()> {
+        let node = &mut self.nodes[number];
+        if node.unfinished || !node.waiting.is_empty() {
+            node.waiting.push_back((channel, event));
+            return Ok(());
+        }
+        self.deliver_now(number, channel, event)
+    }
+
+    pub(super) fn deliver_now(&mut self, number: usize, channel: usize, event: Event) -> Result<()> {
         match self.nodes[number].inputs.take(channel, event) {
             Due::Nothing => Ok(()),
             Due::Rows(port, batch) => self.with_rows(number, port, batch),
@@ -368,6 +389,7 @@ impl Lane {
     fn with_rows(&mut self, number: usize, port: usize, batch: Batch) -> Result<()> {
         let mut out = Output::default();
         let node = &mut self.nodes[number];
+        node.use_table()?;
         match &mut node.work {
             Some(Work::Operator(operator)) => operator.on_batch(port, batch, &mut out)?,
             Some(Work::Sink(sink)) => {
@@ -376,7 +398,12 @@ impl Lane {
             }
             _ => return Err(Error::internal("rows were sent to a source")),
         }
-        self.pass_on(number, out)
+        self.pass_on(number, out)?;
+        if matches!(&self.nodes[number].work, Some(Work::Operator(operator)) if operator.has_more()) {
+            self.nodes[number].unfinished = true;
+            self.go_on(number)?;
+        }
+        Ok(())
     }
 
     fn with_input_watermark(&mut self, number: usize, port: usize, watermark: Watermark) -> Result<()> {
@@ -421,14 +448,25 @@ impl Lane {
         self.stage(number, epoch)?;
         self.emit(number, Event::Barrier(epoch))?;
         self.barriers_due -= 1;
-        for (channel, event) in self.nodes[number].inputs.release() {
-            self.deliver(number, channel, event)?;
+        if let Some(table) = &mut self.nodes[number].table {
+            table.epoch = epoch.next();
+            self.nodes[number].use_table()?;
+        }
+        let released = self.nodes[number].inputs.release();
+        if self.nodes[number].waiting.is_empty() {
+            for (channel, event) in released {
+                self.deliver(number, channel, event)?;
+            }
+        } else {
+            // They came before whatever waits.
+            let waiting = &mut self.nodes[number].waiting;
+            released.into_iter().rev().for_each(|event| waiting.push_front(event));
         }
         self.acknowledge();
         Ok(())
     }
 
-    fn pass_on(&mut self, number: usize, out: Output) -> Result<()> {
+    pub(super) fn pass_on(&mut self, number: usize, out: Output) -> Result<()> {
         if !out.dead.is_empty() {
             // Kept with the node: rows behind its barrier may come before other nodes have passed theirs.
             let node = &mut self.nodes[number];

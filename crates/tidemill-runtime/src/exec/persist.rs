@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use tidemill_checkpoint::{Checkpoints, Manifest, ViewState};
+use tidemill_checkpoint::{Checkpoints, Manifest, TableMet, ViewState};
 use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::command::Ack;
@@ -32,6 +32,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) errors: ErrorLimit,
     /// The letters that enter again, if that is what the epoch is.
     pub(crate) reentering: Option<&'a Reentering>,
+    /// Node to the table that its rows met.
+    pub(crate) tables: &'a BTreeMap<String, TableMet>,
 }
 
 /// Writes dead letters, late rows and state, and answers the manifest that makes them count, and how many bytes of state.
@@ -51,6 +53,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         state: from.previous.map(|m| m.state.clone()).unwrap_or_default(),
         views: BTreeMap::new(),
         sinks: BTreeMap::new(),
+        tables: from.tables.clone(),
         ledger: from.previous.map(|m| m.ledger.clone()).unwrap_or_default(),
         counters: from.previous.map(|m| m.counters.clone()).unwrap_or_default(),
         dead_from: from.previous.map(|m| m.dead_from.clone()).unwrap_or_default(),

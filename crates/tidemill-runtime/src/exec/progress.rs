@@ -7,6 +7,7 @@ use tidemill_checkpoint::Counters;
 use tidemill_model::{Epoch, Timestamp, Watermark};
 
 use super::exchange::lock;
+use super::tables::TableStatus;
 
 /// How many splits a source has, and in which state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub rows_read: u64,
     /// Each source.
     pub sources: Vec<SplitStatus>,
+    /// Each table that rows are looked up in.
+    pub tables: Vec<TableStatus>,
     /// How long the last epoch took from its barrier to its commit.
     pub commit_took: Duration,
     /// Bytes of state written by the last epoch.

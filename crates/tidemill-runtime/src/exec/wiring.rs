@@ -1,11 +1,15 @@
 //! The nodes of one lane and how they are connected: [`NodeRun`], [`OutEdge`], [`InQueue`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tidemill_model::{Epoch, Result};
 
 use super::align::Inputs;
-use super::exchange::EdgeQueues;
+use super::exchange::{EdgeQueues, Event};
 use super::job::Job;
 use super::pull::SourceDriver;
+use super::tables::Shelf;
 use crate::{DeadLetter, Edge, LateRow, Operator, SinkWriter};
 
 /// What a node does on a lane.
@@ -30,6 +34,34 @@ pub(super) struct NodeRun {
     pub(super) late: Vec<LateRow>,
     /// Whether readers in this process are shown the node's state.
     pub(super) shown: bool,
+    /// The table that it looks rows up in.
+    pub(super) table: Option<TableInUse>,
+    /// Whether its operator has given out only a part of what a batch becomes.
+    pub(super) unfinished: bool,
+    /// What came to it since, by channel.
+    pub(super) waiting: VecDeque<(usize, Event)>,
+}
+
+/// The table of a node as this lane meets it.
+pub(super) struct TableInUse {
+    pub(super) shelf: Arc<Shelf>,
+    /// The first epoch that met the version in use.
+    pub(super) met: Epoch,
+    /// The epoch of the next row.
+    pub(super) epoch: Epoch,
+}
+
+impl NodeRun {
+    /// Takes the version that the next row meets, if it is another one.
+    pub(super) fn use_table(&mut self) -> Result<()> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        let Some((from, rows)) = table.shelf.newer(table.met, table.epoch) else { return Ok(()) };
+        table.met = from;
+        match &mut self.work {
+            Some(Work::Operator(operator)) => operator.look_up_in(&rows),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An edge as this lane sees it.

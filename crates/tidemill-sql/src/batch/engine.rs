@@ -22,7 +22,7 @@ use tidemill_model::{Result, Timestamp};
 use super::guard::GuardPlanner;
 use super::reading::external;
 use super::spill::Spill;
-use crate::session::{AsofPlanner, Functions, checked_plan, session_state_with};
+use crate::session::{AsofPlanner, DedupPlanner, Functions, checked_plan, session_state_with};
 
 /// How many of the largest users of memory an error about it names.
 const NAMED_CONSUMERS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(2);
@@ -80,8 +80,11 @@ impl Engine {
         if matches!(optimised, LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
             return Err(external(tidemill_model::Error::internal("a bounded plan only reads")));
         }
-        let planner =
-            DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(GuardPlanner), Arc::new(AsofPlanner)]);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
+            Arc::new(GuardPlanner),
+            Arc::new(AsofPlanner),
+            Arc::new(DedupPlanner),
+        ]);
         checked_plan(planner.create_physical_plan(&optimised, &self.state).await?)
     }
 }

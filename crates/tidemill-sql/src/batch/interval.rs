@@ -12,7 +12,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
 use serde::Serialize;
-use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState};
+use tidemill_checkpoint::{Checkpoints, Counters, Manifest, SinkState, TableMet};
 use tidemill_model::{Clock, Epoch, Error, Generation, Interval, Kind, Place, Result, Timestamp};
 use tidemill_runtime::exec::orphaned;
 use tidemill_runtime::{Committable, DeadLetter, Filed, WriteMode, dead_letter_batch, ipc};
@@ -121,7 +121,8 @@ pub async fn run_interval(
     let has_streamed = latest.as_ref().is_some_and(|m| m.sources.values().any(|source| !source.splits.is_empty()));
 
     let through = latest.as_ref().and_then(|m| m.ledger.entries().iter().map(|entry| entry.interval.end).max());
-    let mut work = Work { catalog, engine: &engine, pipeline, interval, through, context, epoch };
+    let tables = BTreeMap::new();
+    let mut work = Work { catalog, engine: &engine, pipeline, interval, through, context, epoch, tables };
     let mut targets = Vec::new();
     let mut staged = Vec::new();
     for step in &steps {
@@ -329,6 +330,8 @@ struct Work<'a> {
     through: Option<Timestamp>,
     context: &'a RunContext,
     epoch: Epoch,
+    /// Dataset without event time to what is read of it.
+    tables: BTreeMap<String, TableMet>,
 }
 
 impl Work<'_> {
@@ -339,6 +342,7 @@ impl Work<'_> {
             owned: Some(self.interval),
             gathered: Arc::clone(self.context.progress.gathered()),
         };
+        self.note_tables(&step.reads).await?;
         let datasets = Datasets::open(self.catalog, self.engine.state(), &manner, &step.reads).await?;
         let place = &step.insert.place;
         let lift = |e| from_datafusion(&e, place);
@@ -355,6 +359,21 @@ impl Work<'_> {
             whole_because: owned.whole,
         };
         Ok((report, written.committables))
+    }
+
+    /// Notes which version of each table without event time the run reads.
+    async fn note_tables(&mut self, reads: &BTreeSet<String>) -> Result<()> {
+        for name in reads {
+            if self.catalog.dataset(name)?.watermark.is_some() || self.tables.contains_key(name) {
+                continue;
+            }
+            let read_at = self.context.clock.now();
+            if let Some(version) = self.catalog.version(name, Side::History).await? {
+                let versions = BTreeMap::from([(name.clone(), version.token)]);
+                self.tables.insert(name.clone(), TableMet { versions, read_at, failed: None });
+            }
+        }
+        Ok(())
     }
 
     /// The plan in which rows fail one by one.
@@ -420,6 +439,7 @@ impl Work<'_> {
             (entry(&step.target.name, self.interval), SinkState { committables })
         });
         manifest.sinks = sinks.collect();
+        manifest.tables.extend(self.tables.clone());
         manifest
     }
 }

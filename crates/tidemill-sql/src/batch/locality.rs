@@ -14,8 +14,8 @@ use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Operator, Tabl
 use super::provider::DatasetTable;
 use crate::language::Project;
 use crate::session::{
-    AsofNode, Between, Meaning, Over, TimeBounds, WindowNode, WindowSize, call_of, lineage, meaning_of, over,
-    time_bounds,
+    AsofNode, Between, DedupNode, Meaning, Over, TimeBounds, WindowNode, WindowSize, call_of, lineage, meaning_of,
+    over, time_bounds,
 };
 
 /// What is known of a query.
@@ -116,8 +116,14 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
             seen.unless(all, "its UNION also has rows without event time")
         }
         LogicalPlan::Join(join) => of_join(join, seen, project)?,
-        LogicalPlan::Extension(_) => match AsofNode::of(plan) {
-            Some(node) => {
+        LogicalPlan::Extension(_) => match (AsofNode::of(plan), DedupNode::of(plan)) {
+            (_, Some(node)) => {
+                let times = times(&node.input, project);
+                let local = matches!(&times[node.time], Meaning::Time { behind } if behind.is_empty());
+                let single = !seen.paired;
+                seen.unless(single, PAIRED).unless(local, "its DEDUP does not go by the event time")
+            }
+            (Some(node), _) => {
                 let timed =
                     |plan: &LogicalPlan, at: usize| matches!(times(plan, project).get(at), Some(Meaning::Time { .. }));
                 let local = timed(&node.left, node.times.0) && timed(&node.right, node.times.1);
@@ -126,7 +132,7 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
                     .unless(node.looks_back(), "its ASOF JOIN looks for the next row, which may come at any time")
                     .unless(local, "its ASOF JOIN does not compare the event times of both sides")
             }
-            None => seen.unless(false, "a part of it relates rows of all time"),
+            (None, None) => seen.unless(false, "a part of it relates rows of all time"),
         },
         _ => seen.unless(false, "a part of it relates rows of all time"),
     };

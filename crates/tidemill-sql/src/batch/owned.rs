@@ -20,7 +20,9 @@ use tidemill_model::{Interval, Timestamp};
 
 use super::locality::{dataset_of, examine, time_join, times};
 use crate::language::Project;
-use crate::session::{AsofNode, Meaning, Over, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of, over};
+use crate::session::{
+    AsofNode, DedupNode, Meaning, Over, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of, over,
+};
 
 /// A query made ready for an interval.
 #[derive(Debug, Clone)]
@@ -96,6 +98,17 @@ impl Narrowing<'_> {
                 Ok(Transformed::yes(self.narrow(child, from, windowed)?))
             })?;
             return Ok(narrowed.data);
+        }
+        if let Some(node) = DedupNode::of(&plan) {
+            // Only all rows before tell which of them stay.
+            let time = Column::from(plan.schema().qualified_field(node.time));
+            let all = Timestamp(i64::MIN);
+            let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, all, true)?)))?.data;
+            return if windowed {
+                Ok(plan)
+            } else {
+                self.choose(plan, &time, |time, start, end| time.clone().gt_eq(start).and(time.lt(end)), 0)
+            };
         }
         if let Some((column, before, after)) = frame(&plan, self.project) {
             // A row of a frame that looks ahead is final that much later.

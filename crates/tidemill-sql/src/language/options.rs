@@ -128,6 +128,12 @@ pub const DATASET_OPTIONS: &[OptionSpec] = &[
         None,
         "With changelog = 'upsert' the BOOLEAN column that is true in a record which says that its key is gone.",
     ),
+    OptionSpec::optional(
+        "refresh",
+        OptionKind::SpanOrNone,
+        Some("10 seconds"),
+        "How often a stream that looks rows up in the table asks whether it has changed, to read it again then; or none, to read it once a run.",
+    ),
     OptionSpec::optional("sequence", OptionKind::Text, None, "The column that orders versions of a row, for upsert."),
     OptionSpec::optional("time_column", OptionKind::Text, None, "The target's event-time column, for replace."),
 ];

@@ -8,6 +8,7 @@ use datafusion::logical_expr::{Distinct, Expr, Join, JoinType, LogicalPlan};
 
 use super::asof::AsofNode;
 use super::bounds::{Between, TimeBounds, time_bounds};
+use super::dedup::DedupNode;
 use super::over::{Over, over};
 use super::size::WindowSize;
 use super::tumble::{TUMBLE_END, TUMBLE_START};
@@ -90,6 +91,9 @@ pub fn lineage(plan: &LogicalPlan, event_time: &dyn Fn(&str) -> Option<String>) 
                 // The other side's rows are of any time before.
                 meanings[node.times.0] = of(&node.left).swap_remove(node.times.0);
                 return meanings;
+            }
+            if let Some(node) = DedupNode::of(plan) {
+                return of(&node.input);
             }
             let Some(node) = WindowNode::of(plan) else { return plain() };
             let mut meanings = of(&node.input);

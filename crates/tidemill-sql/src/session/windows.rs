@@ -1,4 +1,4 @@
-//! [`Windows`]: the window relations of FROM, planned as projections or as [`WindowNode`]s.
+//! [`Windows`]: the window relations of FROM, planned as projections or as [`WindowNode`]s; and DEDUP, which is written alike.
 //!
 //! **Invariant:** a window relation of `t` is `t` with two more columns, a row for each window that a row of `t` is in;
 //! rows without a time are in none.
@@ -14,11 +14,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit}
 use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, TableFactor};
 use tidemill_model::{Error, Kind};
 
+use super::dedup::dedup;
 use super::size::WindowSize;
 use super::tumble::WindowBounds;
 use super::windowing::{WINDOW_END, WINDOW_START, WindowNode};
 
-/// Plans `TUMBLE(…)`, `HOP(…)` and `SESSION(…)`; refuses the windows that are not there yet.
+/// Plans `TUMBLE(…)`, `HOP(…)`, `SESSION(…)` and `DEDUP(…)`; refuses the windows that are not there yet.
 #[derive(Debug)]
 pub(super) struct Windows;
 
@@ -35,6 +36,7 @@ impl RelationPlanner for Windows {
             "tumble" => &TUMBLE,
             "hop" => &HOP,
             "session" => &SESSION,
+            "dedup" => &DEDUP,
             "cumulate" => {
                 return Err(refuse(
                     "CUMULATE windows are not available yet",
@@ -74,6 +76,12 @@ const SESSION: Usage = Usage {
     advice: "write SESSION(table or (query), time column, INTERVAL 'longest silence', PARTITION BY key column, …)",
 };
 
+const DEDUP: Usage = Usage {
+    name: "DEDUP",
+    arguments: 3,
+    advice: "write DEDUP(table or (query), time column, INTERVAL 'how long a row keeps its duplicates away', PARTITION BY key column, …)",
+};
+
 /// One of the functions as it was called.
 struct Call<'a> {
     usage: &'static Usage,
@@ -101,7 +109,7 @@ impl<'a> Call<'a> {
             };
             match (name.as_str(), usage.name) {
                 ("offset", "TUMBLE" | "HOP") => call.offset = Some(expr),
-                ("partition", "SESSION") => call.keys.push(expr),
+                ("partition", "SESSION" | "DEDUP") => call.keys.push(expr),
                 _ => return Err(call.refuse(format!("{} does not know the argument `{arg}`", usage.name))),
             }
         }
@@ -124,6 +132,11 @@ impl<'a> Call<'a> {
         };
         let lengths = lengths.iter().map(|length| self.interval(length, context)).collect::<Result<Vec<_>>>()?;
         let offset = self.offset.map(|offset| self.interval(offset, context)).transpose()?;
+        let keys = self.keys.iter().map(|key| self.key(key, &input, context)).collect::<Result<Vec<_>>>()?;
+        if let ("DEDUP", [ttl]) = (self.usage.name, lengths.as_slice()) {
+            return dedup(input, &time, *ttl, &keys, &|why| self.refuse(why));
+        }
+        let mut keys = keys;
         let size = match (self.usage.name, lengths.as_slice()) {
             ("TUMBLE", [size]) => WindowSize::new(*size, offset),
             ("HOP", [slide, size]) => WindowSize::sliding(*slide, *size, offset),
@@ -131,16 +144,6 @@ impl<'a> Call<'a> {
             _ => Err("the windows have no length".to_owned()),
         };
         let size = size.map_err(|reason| self.refuse(reason))?;
-        let mut keys = Vec::with_capacity(self.keys.len());
-        for key in &self.keys {
-            match context.sql_to_expr((*key).clone(), input.schema())? {
-                Expr::Column(column) => keys.push(Expr::Column(column)),
-                other => {
-                    let message = format!("PARTITION BY takes columns here, not `{other}`");
-                    return Err(refuse(message, "compute it in a query: SESSION((SELECT …, … AS key FROM …), …)"));
-                }
-            }
-        }
 
         // A window over a windowed result replaces the older bounds; without that every mention of them is ambiguous.
         let is_bound = |name: &str| name == WINDOW_START || name == WINDOW_END;
@@ -163,6 +166,18 @@ impl<'a> Call<'a> {
         }
         let (plan, time) = self.kept(timed.build()?, columns, replaces, time, &mut keys)?;
         Ok(WindowNode::new(plan, time, size, keys)?.plan())
+    }
+
+    /// A column of PARTITION BY.
+    fn key(&self, key: &ast::Expr, input: &LogicalPlan, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
+        match context.sql_to_expr(key.clone(), input.schema())? {
+            Expr::Column(column) => Ok(Expr::Column(column)),
+            other => {
+                let message = format!("PARTITION BY takes columns here, not `{other}`");
+                let name = self.usage.name;
+                Err(refuse(message, &format!("compute it in a query: {name}((SELECT …, … AS key FROM …), …)")))
+            }
+        }
     }
 
     /// The rows without older bounds, and the time as it is called there.

@@ -1,21 +1,28 @@
-//! [`LookupFactory`]: joins a stream with rows that were read once, at the start of the run.
+//! [`LookupFactory`]: joins a stream with the rows of a table, each epoch with one version of it.
 //!
-//! **Invariant:** all lanes of a run see the same rows of the looked-up side; a NULL key matches nothing.
+//! Rows that are taken back must be taken back as they were given: where they may be, the first version is kept with the
+//! state of the operator, for good.
+//!
+//! **Invariant:** all lanes see the same rows of the looked-up side in an epoch; a NULL key matches nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{concat_batches, filter, filter_record_batch, take, take_record_batch};
+use arrow::compute::{concat_batches, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
-use arrow::row::{RowConverter, Rows, SortField};
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::HashMap;
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
-use tidemill_model::{Error, Place, Result};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output};
+use tidemill_model::{Epoch, Error, Kind, Place, Result};
+use tidemill_runtime::{Batch, LookedUp, Operator, OperatorFactory, Output, StateChunk, Version, Versions};
 
+use super::OpenTable;
 use super::transform::failed;
+use crate::language::Dataset;
 use crate::session::{truths, values};
 
 /// What becomes of a stream's row by its matches.
@@ -34,24 +41,114 @@ pub(super) enum Keep {
 /// Reads the looked-up side.
 pub(super) type Load = Arc<dyn Fn() -> Result<Vec<RecordBatch>> + Send + Sync>;
 
+/// The name of the chunk with a version that is kept.
+const KEPT: &str = "table";
+/// How often a table is read that changes each time while that goes on.
+const TRIES: usize = 3;
+
+/// The looked-up side of a join.
+pub(super) struct LookupTable {
+    pub(super) datasets: Vec<Dataset>,
+    pub(super) tables: OpenTable,
+    pub(super) load: Load,
+    /// The columns of the looked-up side.
+    pub(super) side: SchemaRef,
+    /// What rows are looked up by, over these columns.
+    pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Whether the first version is kept with the state of the operator.
+    pub(super) kept: bool,
+    pub(super) place: Place,
+}
+
+impl fmt::Debug for LookupTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookupTable").field("datasets", &self.datasets()).finish_non_exhaustive()
+    }
+}
+
+impl LookupTable {
+    fn versions(&self) -> Result<BTreeMap<String, Version>> {
+        let mut versions = BTreeMap::new();
+        for dataset in &self.datasets {
+            if let Some(version) = self.tables.version(dataset)? {
+                versions.insert(dataset.name.clone(), version);
+            }
+        }
+        Ok(versions)
+    }
+
+    fn index(&self, rows: &[RecordBatch]) -> Result<Table> {
+        Table::new(&self.side, rows, &self.keys).map_err(|error| failed(&error, &self.place))
+    }
+}
+
+impl LookedUp for LookupTable {
+    fn datasets(&self) -> Vec<String> {
+        self.datasets.iter().map(|dataset| dataset.name.clone()).collect()
+    }
+
+    fn refresh(&self) -> Option<Duration> {
+        if self.kept {
+            return None;
+        }
+        self.datasets.iter().filter_map(|dataset| self.tables.refresh(dataset)).min()
+    }
+
+    fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    fn read(&self, known: Option<&Versions>) -> Result<Option<(Versions, tidemill_runtime::Rows)>> {
+        let mut before = self.versions()?;
+        let tokens = |versions: &BTreeMap<String, Version>| -> Versions {
+            versions.iter().map(|(name, version)| (name.clone(), version.token.clone())).collect()
+        };
+        if known.is_some_and(|known| *known == tokens(&before)) {
+            return Ok(None);
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let rows = self.index(&(self.load)()?)?;
+            let after = self.versions()?;
+            let torn = |(name, version): &(&String, &Version)| !version.grows && before.get(*name) != Some(version);
+            let torn = after.iter().find(torn).map(|(name, _)| name.clone());
+            match torn {
+                // A run that begins has no other version. What it records is out of date, so it is soon read again.
+                Some(_) if known.is_none() && tries == TRIES => {}
+                Some(name) if tries == TRIES => {
+                    return Err(Error::new(
+                        Kind::Unavailable,
+                        "U040",
+                        format!("`{name}` changed while it was read, {TRIES} times in a row"),
+                    )
+                    .fact("replace a file as a whole: write it under a name that begins with `_` and rename it"));
+                }
+                Some(_) => {
+                    before = after;
+                    continue;
+                }
+                None => {}
+            }
+            return Ok(Some((tokens(&before), Arc::new(rows))));
+        }
+    }
+}
+
 /// Makes lookup joins.
 pub(super) struct LookupFactory {
     pub(super) keep: Keep,
-    /// Pairs of equal expressions: over the stream, over the looked-up rows.
-    pub(super) on: Vec<(Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)>,
+    pub(super) table: Arc<LookupTable>,
+    /// What the stream's rows are looked up by.
+    pub(super) on: Vec<Arc<dyn PhysicalExpr>>,
     /// What else a pair must meet, over the stream's columns followed by the looked-up ones.
     pub(super) residual: Option<Arc<dyn PhysicalExpr>>,
     /// Whether the looked-up columns come first in the result.
     pub(super) looked_up_first: bool,
-    /// The columns of the looked-up side.
-    pub(super) side: SchemaRef,
     /// The columns of a pair: the stream's, then the looked-up ones.
     pub(super) pair: SchemaRef,
     /// The columns of the result.
     pub(super) schema: SchemaRef,
-    pub(super) load: Load,
-    /// Read by the first lane that starts, for all of them.
-    pub(super) table: Mutex<Option<Arc<Table>>>,
     pub(super) text: String,
     /// See [`OperatorFactory::definition`].
     pub(super) definition: String,
@@ -65,21 +162,14 @@ impl fmt::Debug for LookupFactory {
 }
 
 impl OperatorFactory for LookupFactory {
-    fn create(&self, _lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = match &*table {
-            Some(table) => Arc::clone(table),
-            None => {
-                let rows = (self.load)()?;
-                let keys: Vec<Arc<dyn PhysicalExpr>> = self.on.iter().map(|(_, key)| Arc::clone(key)).collect();
-                let read = Table::new(&self.side, &rows, &keys).map_err(|error| failed(&error, &self.place))?;
-                Arc::clone(table.insert(Arc::new(read)))
-            }
-        };
+    fn create(&self, lane: usize, _lanes: usize) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Lookup {
-            table,
+            rows: None,
+            work: None,
+            stored: !self.table.kept || lane > 0,
+            side: Arc::clone(&self.table),
             keep: self.keep,
-            on: self.on.iter().map(|(key, _)| Arc::clone(key)).collect(),
+            on: self.on.clone(),
             residual: self.residual.clone(),
             looked_up_first: self.looked_up_first,
             pair: Arc::clone(&self.pair),
@@ -92,6 +182,14 @@ impl OperatorFactory for LookupFactory {
         self.text.clone()
     }
 
+    fn table(&self) -> Option<Arc<dyn LookedUp>> {
+        Some(Arc::clone(&self.table) as Arc<dyn LookedUp>)
+    }
+
+    fn fingerprint(&self) -> String {
+        if self.table.kept { format!("kept lookup v1 {}", self.definition) } else { String::new() }
+    }
+
     fn definition(&self) -> String {
         self.definition.clone()
     }
@@ -102,9 +200,14 @@ impl OperatorFactory for LookupFactory {
 pub(super) struct Table {
     rows: RecordBatch,
     converter: RowConverter,
-    /// Key bytes to the numbers of the rows that have them.
-    by_key: HashMap<Box<[u8]>, Vec<u32>>,
+    /// Key bytes to the place of the rows that have them.
+    by_key: HashMap<Box<[u8]>, u32>,
+    /// The numbers of the rows of each key.
+    groups: Vec<Vec<u32>>,
 }
+
+/// The place of a key that no row has.
+const NO_ROWS: u32 = u32::MAX;
 
 impl Table {
     fn new(
@@ -121,25 +224,49 @@ impl Table {
         let keys = on.iter().map(|key| values(key, &rows)).collect::<Result<Vec<ArrayRef>, _>>()?;
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
         let converter = RowConverter::new(fields)?;
-        let mut by_key: HashMap<Box<[u8]>, Vec<u32>> = HashMap::default();
+        let mut by_key: HashMap<Box<[u8]>, u32> = HashMap::default();
+        let mut groups: Vec<Vec<u32>> = Vec::new();
         if keys.is_empty() {
-            by_key.insert(Box::from([]), (0..rows.num_rows() as u32).collect());
+            groups.push((0..rows.num_rows() as u32).collect());
         } else {
             let encoded = converter.convert_columns(&keys)?;
             for row in (0..rows.num_rows()).filter(|row| keys.iter().all(|key| key.is_valid(*row))) {
-                by_key.entry(Box::from(encoded.row(row).as_ref())).or_default().push(row as u32);
+                let place = *by_key.entry(Box::from(encoded.row(row).as_ref())).or_insert(groups.len() as u32);
+                if place as usize == groups.len() {
+                    groups.push(Vec::new());
+                }
+                groups[place as usize].push(row as u32);
             }
         }
-        Ok(Table { rows, converter, by_key })
+        Ok(Table { rows, converter, by_key, groups })
     }
 
-    fn encode(&self, keys: &[ArrayRef]) -> Result<Rows, DataFusionError> {
-        Ok(self.converter.convert_columns(keys)?)
+    /// For each row of a stream the place of the rows that have its keys; without keys all rows do.
+    fn places(&self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>, DataFusionError> {
+        if keys.is_empty() {
+            return Ok(vec![0; rows]);
+        }
+        let encoded = self.converter.convert_columns(keys)?;
+        let place = |(row, key): (usize, arrow::row::Row<'_>)| match keys.iter().all(|of| of.is_valid(row)) {
+            true => self.by_key.get(key.as_ref()).copied().unwrap_or(NO_ROWS),
+            false => NO_ROWS,
+        };
+        Ok(encoded.iter().enumerate().map(place).collect())
+    }
+
+    fn matches(&self, place: u32) -> &[u32] {
+        self.groups.get(place as usize).map_or(&[], Vec::as_slice)
     }
 }
 
 struct Lookup {
-    table: Arc<Table>,
+    /// The version that the next row meets.
+    rows: Option<Arc<Table>>,
+    /// A batch of which a part of the result is still to be given out.
+    work: Option<Work>,
+    /// Whether there is nothing to store: what is kept is stored once, for all lanes.
+    stored: bool,
+    side: Arc<LookupTable>,
     keep: Keep,
     on: Vec<Arc<dyn PhysicalExpr>>,
     residual: Option<Arc<dyn PhysicalExpr>>,
@@ -149,109 +276,188 @@ struct Lookup {
     place: Place,
 }
 
-/// Rows of the stream and the looked-up rows that they match, by number, in the order of the stream.
+/// A batch on its way through a lookup.
+struct Work {
+    batch: Batch,
+    /// For each row the place of its matches.
+    places: Vec<u32>,
+    /// How many pairs are made at once.
+    most: usize,
+    /// The row in hand, and how many of its matches are done.
+    row: usize,
+    done: usize,
+    /// For each row whether it had a match that meets all conditions.
+    matched: Vec<bool>,
+}
+
+/// Rows of the stream and the looked-up rows that they match, by number, in the order of the stream. A row without a match
+/// stands there with none, where it is wanted.
+#[derive(Default)]
 struct Pairs {
     stream: Vec<u32>,
-    side: Vec<u32>,
+    side: Vec<Option<u32>>,
 }
 
 impl Lookup {
-    fn pairs(&self, stream: &RecordBatch) -> Result<Pairs, DataFusionError> {
-        let rows = stream.num_rows();
-        let mut pairs = Pairs { stream: Vec::with_capacity(rows), side: Vec::with_capacity(rows) };
-        let mut add = |row: u32, matches: &[u32]| {
-            pairs.stream.extend(std::iter::repeat_n(row, matches.len()));
-            pairs.side.extend_from_slice(matches);
-        };
-        if self.on.is_empty() {
-            if let Some(matches) = self.table.by_key.get([].as_slice()) {
-                (0..rows as u32).for_each(|row| add(row, matches));
-            }
-        } else {
-            let keys = self.on.iter().map(|key| values(key, stream)).collect::<Result<Vec<_>, _>>()?;
-            let encoded = self.table.encode(&keys)?;
-            for (row, key) in (0_u32..).zip(encoded.iter()) {
-                if keys.iter().all(|key| key.is_valid(row as usize))
-                    && let Some(matches) = self.table.by_key.get(key.as_ref())
-                {
-                    add(row, matches);
-                }
-            }
-        }
-        let Some(residual) = &self.residual else { return Ok(pairs) };
-        let (stream_rows, side_rows) = (UInt32Array::from(pairs.stream), UInt32Array::from(pairs.side));
-        let mut columns = take_record_batch(stream, &stream_rows)?.columns().to_vec();
-        columns.extend(take_record_batch(&self.table.rows, &side_rows)?.columns().iter().cloned());
-        let options = RecordBatchOptions::new().with_row_count(Some(stream_rows.len()));
-        let keep = truths(residual, &RecordBatch::try_new_with_options(Arc::clone(&self.pair), columns, &options)?)?;
-        let kept = |numbers: &UInt32Array| -> Result<Vec<u32>, DataFusionError> {
-            let kept = filter(numbers, &keep)?;
-            Ok(arrow::array::AsArray::as_primitive::<arrow::datatypes::UInt32Type>(&kept).values().to_vec())
-        };
-        Ok(Pairs { stream: kept(&stream_rows)?, side: kept(&side_rows)? })
+    fn begin(&self, table: &Table, batch: Batch) -> Result<Work, DataFusionError> {
+        let rows = batch.len();
+        let keys = self.on.iter().map(|key| values(key, &batch.rows)).collect::<Result<Vec<_>, _>>()?;
+        let places = table.places(&keys, rows)?;
+        // A batch whose rows have one match each stays as it is.
+        let most = rows.max(Output::ROWS);
+        Ok(Work { batch, places, most, row: 0, done: 0, matched: vec![false; rows] })
     }
 
-    fn join(&self, batch: Batch) -> Result<Batch, DataFusionError> {
-        let pairs = self.pairs(&batch.rows)?;
-        if matches!(self.keep, Keep::IfMatched | Keep::IfUnmatched) {
-            let mut matched = vec![false; batch.len()];
-            pairs.stream.iter().for_each(|row| matched[*row as usize] = true);
-            let wanted = self.keep == Keep::IfMatched;
-            let keep: BooleanArray = matched.into_iter().map(|matched| Some(matched == wanted)).collect();
-            let rows = filter_record_batch(&batch.rows, &keep)?;
-            return Ok(Batch { rows, ..batch.filter(&keep)? });
+    /// The next part of the result.
+    fn part(&self, table: &Table, work: &mut Work) -> Result<Option<Batch>, DataFusionError> {
+        let gives_pairs = matches!(self.keep, Keep::Matches | Keep::MatchesOrNull);
+        if !gives_pairs && self.residual.is_none() {
+            for (place, matched) in work.places.iter().zip(&mut work.matched) {
+                *matched = !table.matches(*place).is_empty();
+            }
+            work.row = work.places.len();
         }
-        let (stream, side) = match self.keep {
-            Keep::MatchesOrNull => padded(&pairs, batch.len()),
-            _ => (UInt32Array::from(pairs.stream), UInt32Array::from(pairs.side)),
+        let first = work.row;
+        let mut candidates = Pairs::default();
+        while work.row < work.places.len() && candidates.stream.len() < work.most {
+            let matches = table.matches(work.places[work.row]);
+            let rest = matches.get(work.done..).unwrap_or_default();
+            let some = rest.len().min(work.most - candidates.stream.len());
+            candidates.stream.extend(std::iter::repeat_n(work.row as u32, some));
+            candidates.side.extend(rest.iter().take(some).copied().map(Some));
+            work.done += some;
+            if work.done == matches.len() {
+                (work.row, work.done) = (work.row + 1, 0);
+            }
+        }
+        let pairs = self.meeting(table, &work.batch.rows, candidates)?;
+        let known = work.matched.get(first).copied().unwrap_or(false);
+        pairs.stream.iter().for_each(|row| work.matched[*row as usize] = true);
+        if !gives_pairs {
+            return if work.row < work.places.len() { Ok(None) } else { self.asked(work).map(Some) };
+        }
+        let pairs = match self.keep {
+            Keep::MatchesOrNull => padded(&pairs, (first, work.row), known),
+            _ => pairs,
         };
+        self.joined(table, &work.batch, pairs).map(Some)
+    }
+
+    /// The pairs that meet the other conditions.
+    fn meeting(&self, table: &Table, stream: &RecordBatch, pairs: Pairs) -> Result<Pairs, DataFusionError> {
+        let Some(residual) = self.residual.as_ref().filter(|_| !pairs.stream.is_empty()) else { return Ok(pairs) };
+        let (of_stream, of_side) = (UInt32Array::from(pairs.stream.clone()), UInt32Array::from(pairs.side.clone()));
+        let mut columns = take_record_batch(stream, &of_stream)?.columns().to_vec();
+        columns.extend(take_record_batch(&table.rows, &of_side)?.columns().iter().cloned());
+        let options = RecordBatchOptions::new().with_row_count(Some(of_stream.len()));
+        let truth = truths(residual, &RecordBatch::try_new_with_options(Arc::clone(&self.pair), columns, &options)?)?;
+        let kept = pairs.stream.into_iter().zip(pairs.side).zip(truth.iter());
+        let (stream, side) = kept.filter(|(_, truth)| *truth == Some(true)).map(|(pair, _)| pair).unzip();
+        Ok(Pairs { stream, side })
+    }
+
+    /// The rows that have a match, or have none.
+    fn asked(&self, work: &Work) -> Result<Batch, DataFusionError> {
+        let wanted = self.keep == Keep::IfMatched;
+        let keep: BooleanArray = work.matched.iter().map(|matched| Some(*matched == wanted)).collect();
+        let rows = filter_record_batch(&work.batch.rows, &keep)?;
+        Ok(Batch { rows, ..work.batch.filter(&keep)? })
+    }
+
+    fn joined(&self, table: &Table, batch: &Batch, pairs: Pairs) -> Result<Batch, DataFusionError> {
+        let (stream, side) = (UInt32Array::from(pairs.stream), UInt32Array::from(pairs.side));
         // Every row has one match and keeps its place, as with a key: the stream's columns stay as they are.
         let in_place =
             stream.len() == batch.len() && stream.values().iter().enumerate().all(|(i, row)| i == *row as usize);
         let streamed = if in_place { batch.rows.clone() } else { take_record_batch(&batch.rows, &stream)? };
-        let mut looked_up = Vec::with_capacity(self.table.rows.num_columns());
-        for column in self.table.rows.columns() {
+        let mut looked_up = Vec::with_capacity(table.rows.num_columns());
+        for column in table.rows.columns() {
             looked_up.push(take(column, &side, None)?);
         }
         let (first, then) = (streamed.columns().to_vec(), looked_up);
         let columns = if self.looked_up_first { [then, first].concat() } else { [first, then].concat() };
         let options = RecordBatchOptions::new().with_row_count(Some(stream.len()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        let weights = match batch.weights {
+        let weights = match &batch.weights {
             Some(weights) if !in_place => {
-                let taken = take(&weights, &stream, None)?;
+                let taken = take(weights, &stream, None)?;
                 Some(Int64Array::from(taken.to_data()))
             }
-            weights => weights,
+            weights => weights.clone(),
         };
         Ok(Batch { rows, weights })
     }
+
+    fn work_on(&mut self, mut work: Work, out: &mut Output) -> Result<()> {
+        let Some(table) = &self.rows else { return Err(Error::internal("a lookup has no table to look up in")) };
+        let part = self.part(table, &mut work).map_err(|error| failed(&error, &self.place))?;
+        if let Some(part) = part {
+            out.push(part);
+        }
+        self.work = (work.row < work.places.len()).then_some(work);
+        Ok(())
+    }
 }
 
-/// The pairs in the stream's order, with a NULL partner for each row that has none.
-fn padded(pairs: &Pairs, rows: usize) -> (UInt32Array, UInt32Array) {
-    let mut stream = Vec::with_capacity(pairs.stream.len().max(rows));
-    let mut side: Vec<Option<u32>> = Vec::with_capacity(stream.capacity());
+/// The pairs of rows `from..to` in the stream's order, with a NULL partner for each row that has none. `known` says that
+/// the first row had one before.
+fn padded(pairs: &Pairs, (from, to): (usize, usize), known: bool) -> Pairs {
+    let mut all = Pairs { stream: Vec::with_capacity(pairs.stream.len()), side: Vec::with_capacity(pairs.side.len()) };
     let mut next = 0;
-    for row in 0..rows as u32 {
+    for row in from as u32..to as u32 {
         let before = next;
         while pairs.stream.get(next) == Some(&row) {
-            stream.push(row);
-            side.push(Some(pairs.side[next]));
+            all.stream.push(row);
+            all.side.push(pairs.side[next]);
             next += 1;
         }
-        if next == before {
-            stream.push(row);
-            side.push(None);
+        if next == before && !(known && row as usize == from) {
+            all.stream.push(row);
+            all.side.push(None);
         }
     }
-    (UInt32Array::from(stream), UInt32Array::from(side))
+    // Those of a row that is not done.
+    all.stream.extend_from_slice(&pairs.stream[next..]);
+    all.side.extend_from_slice(&pairs.side[next..]);
+    all
 }
 
 impl Operator for Lookup {
+    fn look_up_in(&mut self, rows: &tidemill_runtime::Rows) -> Result<()> {
+        let table = Arc::clone(rows).downcast::<Table>();
+        self.rows = Some(table.map_err(|_| Error::internal("a lookup was given rows of another kind"))?);
+        Ok(())
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
-        let joined = self.join(batch).map_err(|error| failed(&error, &self.place))?;
-        out.push(joined);
+        let Some(table) = &self.rows else { return Err(Error::internal("a lookup has no table to look up in")) };
+        let work = self.begin(table, batch).map_err(|error| failed(&error, &self.place))?;
+        self.work_on(work, out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.work.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Output) -> Result<()> {
+        match self.work.take() {
+            Some(work) => self.work_on(work, out),
+            None => Ok(()),
+        }
+    }
+
+    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
+        let Some(table) = self.rows.as_ref().filter(|_| !std::mem::replace(&mut self.stored, true)) else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![StateChunk { name: KEPT.to_owned(), rows: Some(table.rows.clone()) }])
+    }
+
+    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, _lanes: usize) -> Result<()> {
+        let Some((_, rows)) = chunks.into_iter().find(|(name, _)| name == KEPT) else { return Ok(()) };
+        self.rows = Some(Arc::new(self.side.index(&[rows])?));
+        // The first epoch of a process names all state there is.
+        self.stored = lane > 0;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 mod aggregate;
 mod closing;
 mod current;
+mod dedup;
 mod envelope;
 mod gate;
 mod hop;
@@ -20,10 +21,11 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod thin;
+mod top;
 mod transform;
 mod view;
 mod wait;
 
 pub use gate::GateRules;
-pub use plan::{OpenTable, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream, plan_stream_from};
+pub use plan::{OpenTable, SideTables, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream, plan_stream_from};
 pub(crate) use thin::holds_back;

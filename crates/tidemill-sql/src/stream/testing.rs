@@ -151,6 +151,9 @@ pub(super) struct Flow {
     pub(super) end: EpochEnd,
     /// How many rows snapshots have stored so far.
     pub(super) stored_rows: usize,
+    /// The most rows that one call of an operator gave out, and the longest batch.
+    pub(super) most_given: usize,
+    pub(super) longest_batch: usize,
 }
 
 impl Flow {
@@ -163,6 +166,9 @@ impl Flow {
             for lane in 0..lanes {
                 let mut operator = factory.create(lane, lanes).expect("an operator");
                 operator.bound(&memory);
+                if let Some((_, rows)) = factory.table().and_then(|table| table.read(None).expect("reads the table")) {
+                    operator.look_up_in(&rows).expect("takes the table");
+                }
                 if let Some(chunks) = state.as_ref().and_then(|state| state.get(&what.name)) {
                     let name = |key: &String| key.split_once('/').expect("lane/chunk").1.to_owned();
                     let names: Vec<String> = chunks.keys().map(name).collect();
@@ -188,6 +194,8 @@ impl Flow {
             kept_late: Vec::new(),
             end: EpochEnd { at: Timestamp(0), last: false },
             stored_rows: 0,
+            most_given: 0,
+            longest_batch: 0,
         }
     }
 
@@ -235,6 +243,9 @@ impl Flow {
     fn emit(&mut self, lane: usize, node: usize, out: Output) -> Result<()> {
         self.dead.extend(out.dead);
         self.kept_late.extend(out.late);
+        let given = out.batches.iter().map(Batch::len);
+        self.most_given = self.most_given.max(given.clone().sum());
+        self.longest_batch = self.longest_batch.max(given.max().unwrap_or(0));
         for batch in out.batches {
             for edge in self.graph.nodes[node].outputs.clone() {
                 match &edge.route {
@@ -267,7 +278,13 @@ impl Flow {
         };
         let mut out = Output::default();
         operator.on_batch(input, batch, &mut out)?;
-        self.emit(lane, node, out)
+        self.emit(lane, node, out)?;
+        while let Some(operator) = self.operators.get_mut(&(lane, node)).filter(|operator| operator.has_more()) {
+            let mut out = Output::default();
+            operator.go_on(&mut out)?;
+            self.emit(lane, node, out)?;
+        }
+        Ok(())
     }
 
     fn forward(&mut self, lane: usize, node: usize, watermark: Watermark) -> Result<()> {

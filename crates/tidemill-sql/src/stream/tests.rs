@@ -12,7 +12,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::TableSource;
 use tidemill_model::Result;
-use tidemill_runtime::standing_rows;
+use tidemill_runtime::{Output, standing_rows};
 
 use super::OpenTable;
 use super::lookup::read_all;
@@ -20,9 +20,11 @@ use super::testing::{Flow, State, catalog, plan, some};
 use crate::language::Dataset;
 use crate::session::{Planner, Tables, session_state};
 
+mod choice;
 mod closing;
 mod lateness;
 mod running;
+mod skew;
 mod thin;
 mod windows;
 
@@ -109,7 +111,7 @@ impl Tables for Whole {
 }
 
 fn open() -> OpenTable {
-    Arc::new(|dataset| Whole { orders: orders(1, 1) }.dataset(dataset))
+    Arc::new(|dataset: &Dataset| Whole { orders: orders(1, 1) }.dataset(dataset))
 }
 
 /// Rows as sorted lines; floats to nine digits.

@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** a story is a function of its seed.
 
+mod dimension;
 mod disk;
 mod operators;
 mod oracle;

@@ -336,7 +336,7 @@ pub(super) fn numbers(rows: &RecordBatch, column: usize) -> Vec<i64> {
 }
 
 /// Three columns of numbers.
-fn three(names: [&str; 3], rows: &[[i64; 3]]) -> Result<RecordBatch> {
+pub(super) fn three(names: [&str; 3], rows: &[[i64; 3]]) -> Result<RecordBatch> {
     let columns: Vec<ArrayRef> =
         (0..3).map(|at| Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row[at]))) as ArrayRef).collect();
     let fields = names.map(|name| Field::new(name, DataType::Int64, false));

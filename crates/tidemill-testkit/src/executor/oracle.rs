@@ -13,6 +13,7 @@ use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
 use tidemill_model::{Epoch, Error, Result};
 use tidemill_runtime::ipc;
 
+use super::dimension::{COPIES, DIMENSION};
 use super::operators::{fails, is_left_out, numbers};
 use super::topic::Row;
 use super::world::{PIPELINE, Running, VIEW, World};
@@ -116,7 +117,26 @@ pub(super) fn check(world: &World) -> Result<()> {
         }
         same("the rows that a sink shows", done, &shown, &expected)?;
     }
-    Ok(())
+    met(world).map(drop)
+}
+
+/// The rows of an epoch met one version of the dimension, the one on record, on all lanes. Answers how often another one
+/// was met than in the epoch before.
+///
+/// # Errors
+/// Internal, with what is wrong.
+pub(super) fn met(world: &World) -> Result<usize> {
+    let mut versions: BTreeMap<Epoch, BTreeSet<i64>> = BTreeMap::new();
+    for (epoch, [_, _, version]) in world.met.rows() {
+        versions.entry(epoch).or_default().insert(version);
+    }
+    for (_, manifest) in world.disk.manifests() {
+        let Some(met) = versions.get(&manifest.epoch) else { continue };
+        let noted = manifest.tables.get("meet").and_then(|table| table.versions.get(DIMENSION)?.parse::<i64>().ok());
+        same("the versions that rows met", manifest.epoch, met, &noted.into_iter().collect())?;
+    }
+    let met: Vec<&BTreeSet<i64>> = versions.values().collect();
+    Ok(met.windows(2).filter(|pair| pair[0] != pair[1]).count())
 }
 
 /// What a process publishes to readers inside it is one whole epoch.
@@ -167,8 +187,13 @@ pub(super) fn check_end(world: &World, rivalled: bool) -> Result<()> {
     same("rows read", epoch, &counters.rows_read, &(rows.len() as u64))?;
     let accepted = rows.iter().filter(|row| row.at.is_some()).count() as u64;
     same("rows accepted", epoch, &counters.rows_accepted, &accepted)?;
-    let written = (world.rows.rows().len() + world.windows.rows().len()) as u64;
-    same("rows written", epoch, &counters.rows_written, &written)?;
+    let tables = [&world.rows, &world.windows, &world.met];
+    let written: usize = tables.iter().map(|table| table.rows().len()).sum();
+    same("rows written", epoch, &counters.rows_written, &(written as u64))?;
+    let mut met: Vec<i64> = world.met.rows().iter().map(|(_, [id, ..])| *id).collect();
+    met.sort_unstable();
+    let copies = ids(&rows).into_iter().flat_map(|id| std::iter::repeat_n(id, COPIES)).collect();
+    same("the rows that were looked up", epoch, &met, &copies)?;
     let refused: Vec<i64> = dead(&rows);
     same("dead letters counted", epoch, &counters.rows_dead(), &(refused.len() as u64))?;
     // Of two processes at once, the one that lost an epoch may have written over the dead letters of the other.

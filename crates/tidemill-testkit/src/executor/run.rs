@@ -31,6 +31,8 @@ pub struct Story {
     pub rows: u64,
     /// Late rows.
     pub late: u64,
+    /// How often rows met another version of the table that they are looked up in than those of the epoch before.
+    pub versions: usize,
     /// Turns.
     pub turns: u64,
     /// What happened, in words, in order.
@@ -229,6 +231,7 @@ impl Simulation {
 
     fn finish(&mut self) -> Result<()> {
         oracle::check_end(&self.world, self.rivalled)?;
+        self.story.versions = oracle::met(&self.world)?;
         if let Some(manifest) = self.world.disk.newest() {
             self.story.epochs = manifest.epoch.0;
             self.story.rows = manifest.counters.rows_read;

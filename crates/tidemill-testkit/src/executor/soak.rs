@@ -14,7 +14,7 @@ use tidemill_checkpoint::{BlobStore, Checkpoints, Manifest};
 use tidemill_model::{Clock, Error, Offset, Result, SplitId, Timestamp, Trigger};
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, Step, Views};
 use tidemill_runtime::{
-    Boundedness, ErrorLimit, Graph, NodeKind, Payload, Pull, ReadHints, Route, Source, SourceBatch, SourceNode,
+    AtOnce, Boundedness, ErrorLimit, Graph, NodeKind, Payload, Pull, ReadHints, Route, Source, SourceBatch, SourceNode,
     SourceTime, Split, SplitReader, StateMemory,
 };
 
@@ -199,6 +199,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         published: Arc::new(Views::default()),
         progress: Arc::new(Progress::default()),
+        background: Arc::new(AtOnce),
         limits: Limits::default(),
         memory: StateMemory::default(),
         errors: ErrorLimit::None,

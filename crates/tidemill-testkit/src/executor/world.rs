@@ -11,9 +11,10 @@ use tidemill_checkpoint::Checkpoints;
 use tidemill_model::{Clock, Result, Timestamp};
 use tidemill_runtime::exec::{Coordinator, Dataflow, Job, Lane, Limits, Progress, Step, StopFlag, ViewNode, Views};
 use tidemill_runtime::{
-    ErrorLimit, Graph, NodeKind, OperatorFactory, ReadHints, Route, SourceNode, SourceTime, StateMemory,
+    Background, ErrorLimit, Graph, NodeKind, OperatorFactory, ReadHints, Route, SourceNode, SourceTime, StateMemory,
 };
 
+use super::dimension::{Dimension, Errands, MeetFactory};
 use super::disk::{Disk, Mount};
 use super::operators::{HoldFactory, Map, TimeGate, TotalsFactory, WindowsFactory, gated_schema};
 use super::scenario::{Kind, Scenario};
@@ -42,6 +43,10 @@ pub(super) struct World {
     pub(super) rows: Arc<Table>,
     /// Each window once.
     pub(super) windows: Arc<Table>,
+    /// What rows are looked up in.
+    pub(super) dimension: Arc<Dimension>,
+    /// Every row with the version of the dimension that it met.
+    pub(super) met: Arc<Table>,
     /// Faults left.
     pub(super) faults: Arc<AtomicU32>,
     next_id: i64,
@@ -59,10 +64,12 @@ impl World {
             Topic::new(if number == 0 { "a" } else { "b" }, *kind, splits)
         };
         let topics = scenario.sources.iter().enumerate().map(topic).collect();
-        let (rows, windows) = (Table::new(scenario.piecemeal), Table::new(false));
+        let (rows, windows, met) = (Table::new(scenario.piecemeal), Table::new(false), Table::new(false));
+        let dimension = Arc::default();
         let faults = Arc::new(AtomicU32::new(scenario.faults));
         let left = scenario.rows;
-        let mut world = World { scenario, clock, disk, topics, rows, windows, faults, next_id: 0, left };
+        let mut world =
+            World { scenario, clock, disk, topics, rows, windows, dimension, met, faults, next_id: 0, left };
         world.begin(random);
         world
     }
@@ -91,6 +98,9 @@ impl World {
 
     /// The world goes on: rows arrive. `false` when nothing will ever arrive any more.
     pub(super) fn arrive(&mut self, random: &mut Rng) -> bool {
+        if random.u32(0..4) == 0 {
+            self.dimension.change();
+        }
         let open: Vec<_> = self.topics.iter().filter(|topic| topic.kind != Kind::Bounded).cloned().collect();
         if self.left == 0 || open.is_empty() {
             return false;
@@ -150,6 +160,9 @@ impl World {
         let hold = self.scenario.hold.map(|every| graph.add("hold", operator(Arc::new(HoldFactory { every }))));
         let all = graph.add("rows", sink(&self.rows));
         let finals = graph.add("finals", sink(&self.windows));
+        let (dimension, of) = (Arc::clone(&self.dimension), Arc::clone(process));
+        let meet = graph.add("meet", operator(Arc::new(MeetFactory { dimension, process: of })));
+        let met = graph.add("met", sink(&self.met));
         for (input, source) in sources.into_iter().enumerate() {
             graph.connect(source, map, input, Route::Forward);
         }
@@ -163,6 +176,8 @@ impl World {
             }
         }
         graph.connect(windows, finals, 0, Route::Forward);
+        graph.connect(map, meet, 0, Route::Hash(vec![0]));
+        graph.connect(meet, met, 0, Route::Hash(vec![1]));
         graph
     }
 
@@ -192,6 +207,7 @@ impl World {
     pub(super) fn start(&self, process: &Arc<Process>, lanes: usize, random: &mut Rng) -> Result<Running> {
         let mount = Mount { disk: Arc::clone(&self.disk), process: Arc::clone(process) };
         let published = Arc::new(Views::default());
+        let errands = Arc::new(Errands::default());
         let scenario = &self.scenario;
         let job = Job {
             pipeline: PIPELINE.to_owned(),
@@ -205,6 +221,7 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             published: Arc::clone(&published),
             progress: Arc::new(Progress::default()),
+            background: Arc::clone(&errands) as Arc<dyn Background>,
             limits: Limits {
                 epoch_rows: scenario.epoch_rows,
                 queue_batches: scenario.queue_batches,
@@ -222,11 +239,11 @@ impl World {
         let _ = process.take_stall();
         // Some are slow and some are fast, in each process others.
         let mut turns = Vec::new();
-        for actor in 0..=lanes.len() {
+        for actor in 0..=lanes.len() + 1 {
             turns.extend(std::iter::repeat_n(actor, 1 + random.usize(0..6)));
         }
-        let asleep = vec![self.clock.now(); lanes.len() + 1];
-        Ok(Running { process: Arc::clone(process), lanes, coordinator, published, stop, turns, asleep })
+        let asleep = vec![self.clock.now(); lanes.len() + 2];
+        Ok(Running { process: Arc::clone(process), lanes, coordinator, errands, published, stop, turns, asleep })
     }
 }
 
@@ -238,12 +255,14 @@ pub(super) struct Running {
     pub(super) lanes: Vec<Lane>,
     /// Decides about its epochs.
     pub(super) coordinator: Coordinator,
+    /// What it does beside its lanes.
+    errands: Arc<Errands>,
     /// Its views.
     pub(super) published: Arc<Views>,
     /// Asks it to end.
     pub(super) stop: StopFlag,
     turns: Vec<usize>,
-    /// Until when each lane, and the coordinator as the last, is held by a call.
+    /// Until when each lane, then the coordinator, then what is done beside them, is held by a call.
     asleep: Vec<Timestamp>,
 }
 
@@ -274,7 +293,7 @@ impl Running {
         self.asleep[actor] = until;
     }
 
-    /// Steps a lane, or the coordinator, whose number is that of the lanes.
+    /// Steps a lane, or the coordinator, whose number is that of the lanes, or what is done beside them, which is the next.
     ///
     /// # Errors
     /// Whatever the dataflow answers.
@@ -282,7 +301,9 @@ impl Running {
         if self.asleep[actor] > now {
             return Ok(Turn::Idle);
         }
+        let beside = actor > self.lanes.len();
         let turn = match self.lanes.get_mut(actor) {
+            None if beside => Ok(if self.errands.run_one() { Turn::Worked } else { Turn::Idle }),
             Some(lane) => lane.step().map(|worked| if worked { Turn::Worked } else { Turn::Idle }),
             None => self.coordinator.step().map(|step| match step {
                 Step::Worked => Turn::Worked,

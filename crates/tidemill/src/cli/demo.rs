@@ -45,7 +45,7 @@ pub(crate) async fn demo(stay: bool, rows: Option<u64>, folder: Option<&Path>, o
     let address = server.address();
     let serving = tokio::spawn(server.serve(std::future::pending()));
 
-    let story = play(&workspace, &published, &stop, output).await?;
+    let story = Box::pin(play(&workspace, &published, &stop, output)).await?;
     let Some(story) = story else {
         output.note("the demo was ended before its end; nothing was compared");
         return Ok(ExitCode::FAILURE);

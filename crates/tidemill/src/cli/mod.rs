@@ -19,6 +19,7 @@ mod rows;
 mod run;
 mod status;
 mod story;
+mod tables;
 mod verify;
 mod watermarks;
 

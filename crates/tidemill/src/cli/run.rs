@@ -16,6 +16,7 @@ use super::failure::{Failure, Outcome};
 use super::numbers::{counted, duration, grouped, instant, rate};
 use super::output::Output;
 use super::replay;
+use super::tables::WatchedTables;
 use crate::engine::{self, Live, RunOptions};
 use crate::{Workspace, workspace::served_views};
 
@@ -88,10 +89,10 @@ pub(crate) async fn live(
         counted(options.lanes.unwrap_or(workspace.lanes) as u64, "lane"),
         if after.0 > 0 { format!(", resumed after epoch {}", grouped(after.0)) } else { String::new() },
     ));
-    for (table, reasons) in &live.refused {
+    for (table, reasons) in &live.lookups.refused() {
         output.note(not_looked_up(table, reasons));
     }
-    let refused = live.refused.clone();
+    let lookups = live.lookups.clone();
     let running = tokio::task::spawn_blocking(move || live.run());
     let outcome = watch(running, &progress, pipeline, workspace, output).await;
     let end = progress.snapshot();
@@ -101,7 +102,7 @@ pub(crate) async fn live(
         0 => e.context(format!("pipeline {pipeline}")),
         epoch => e.context(format!("pipeline {pipeline}, after epoch {}", grouped(epoch))),
     })?;
-    report(pipeline, &before, &end, &refused, took, output);
+    report(pipeline, &before, &end, &lookups.refused(), took, output);
     Ok(())
 }
 
@@ -143,6 +144,7 @@ pub(super) async fn watch<T>(
     let mut last: Option<(Timestamp, u64)> = None;
     let mut speed = 0.0;
     let mut reported = workspace.clock.now();
+    let mut tables = WatchedTables::default();
     loop {
         let waited = tokio::time::timeout(Duration::from_millis(250), &mut running).await;
         let now = workspace.clock.now();
@@ -153,6 +155,7 @@ pub(super) async fn watch<T>(
             speed = if speed == 0.0 { fresh } else { 0.7 * speed + 0.3 * fresh };
         }
         last = Some((now, shown.rows_read));
+        tables.news(&shown.tables).into_iter().for_each(|news| output.note(news));
         spinner.set_message(line(&shown, speed, now));
         if output.reports_every().is_some_and(|every| now.since(reported) >= every) {
             reported = now;

@@ -9,6 +9,7 @@ use super::failure::{Outcome, pipelines};
 use super::grid::Grid;
 use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
+use super::tables;
 use crate::Workspace;
 
 struct Row<'a> {
@@ -73,6 +74,11 @@ fn for_people(workspace: &Workspace, rows: &[Row<'_>], now: Timestamp, output: &
         output.grids(&[&pipelines, &of_views(rows, now)]);
     } else {
         output.grid(&pipelines);
+    }
+    for row in rows {
+        let failing = row.manifest.iter().flat_map(|manifest| &manifest.tables).filter(|(_, met)| met.failed.is_some());
+        let failing = failing.map(|(node, met)| (node.clone(), met.clone())).collect();
+        tables::lines(&failing).into_iter().for_each(|line| output.line(line));
     }
     let running = rows.iter().filter(|row| row.running).count();
     let never_run = |row: &&Row<'_>| row.state().1 == "never run";
@@ -160,6 +166,7 @@ fn as_json(row: &Row<'_>, now: Timestamp) -> Value {
             done.map(|e| json!({"interval": e.interval.to_string(), "generation": e.generation})).collect::<Vec<_>>()
         }),
         "counters": manifest.map(|m| &m.counters),
+        "tables": manifest.map(|m| tables::as_json(&m.tables)),
         "latency_asked_seconds": row.pipeline.latency.map(|latency| latency.as_secs_f64()),
         "views": views.collect::<Vec<_>>(),
     })

@@ -15,6 +15,7 @@ use super::failure::{Outcome, pipelines};
 use super::grid::Grid;
 use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
+use super::tables;
 use crate::Workspace;
 
 /// How many splits of a source are shown to people one by one.
@@ -111,6 +112,7 @@ fn for_people(
             output.line(format!("  and {}; --format json has all", counted(left as u64, "more split")));
         }
     }
+    tables::lines(&manifest.tables).into_iter().for_each(|line| output.line(line));
     left_out(pipeline, manifest, output);
 }
 
@@ -258,6 +260,7 @@ fn as_json(pipeline: &Pipeline, manifest: Option<&Manifest>, sources: &[Source<'
         "late": if pipeline.keeps_late { "table" } else { "drop" },
         "rows_late": counters.map(|counters| counters.rows_late),
         "late_by_step": late,
+        "tables": manifest.map(|manifest| tables::as_json(&manifest.tables)),
         "dead_letters": counters.map(|counters| &counters.dead_letters),
     })
 }

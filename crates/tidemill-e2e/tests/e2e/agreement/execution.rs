@@ -9,6 +9,7 @@ use arrow::datatypes::Int64Type;
 use tidemill::{Live, RunOptions, Workspace, interval};
 use tidemill_checkpoint::Counters;
 use tidemill_model::{Epoch, Interval, Kind, Result, Timestamp, Trigger};
+use tidemill_runtime::AtOnce;
 use tidemill_runtime::exec::{Limits, StopFlag, Views};
 use tidemill_sql::batch::query;
 use tidemill_testkit::{Arrivals, Crash, Ending, Multiset, Outside, Rng, Simulation};
@@ -447,6 +448,7 @@ impl Processes<'_> {
                 state_bytes: [Some(LITTLE), None][self.random.usize(0..2)],
                 ..Limits::default()
             },
+            background: Arc::new(AtOnce),
         };
         let live = Live::open(&workspace, "p", &options, &Arc::new(Views::default()), &stop)?;
         let progress = Arc::clone(&live.progress);

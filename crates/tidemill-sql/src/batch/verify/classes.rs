@@ -9,8 +9,8 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Volatility};
 
 use crate::language::Project;
-use crate::session::WindowNode;
 use crate::session::guarded::looked_up;
+use crate::session::{DedupNode, WindowNode};
 
 /// How exactly a column can be computed again. Floats are compared as such whatever the class says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,9 @@ pub(super) fn classes(plan: &LogicalPlan) -> Vec<Class> {
             let mut found: Vec<Class> = plan.inputs().into_iter().flat_map(classes).collect();
             found.resize(columns, Class::Exact);
             found
+        }
+        LogicalPlan::Extension(_) if DedupNode::of(plan).is_some() => {
+            plan.inputs().into_iter().flat_map(classes).collect()
         }
         LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Distinct(_) => {
             plan.inputs().into_iter().flat_map(classes).collect()

@@ -13,7 +13,7 @@ use tidemill_model::Watermark;
 use crate::batch::locality::times;
 use crate::language::Project;
 use crate::session::guarded::looked_up;
-use crate::session::{Meaning, ORDERED_AGGREGATES, WindowNode, WindowSize, meaning_of};
+use crate::session::{DedupNode, Meaning, ORDERED_AGGREGATES, Over, WindowNode, WindowSize, meaning_of, over};
 
 /// How far time is, for each dataset.
 pub(super) struct Reached<'a> {
@@ -61,6 +61,10 @@ impl Reached<'_> {
         let watermark = self.watermark_of(&plan)?;
         let watermark = if when == When::Final { watermark.behind(self.lateness) } else { watermark };
         let plan = plan.map_children(|child| Ok(Transformed::yes(self.settle(child, below)?)))?.data;
+        if let Some(node) = DedupNode::of(&plan).filter(|_| watermark != Watermark::MAX) {
+            let time = node.time;
+            return before(plan, time, watermark);
+        }
         match window {
             Some(window) if when != When::Open && watermark != Watermark::MAX => closed(plan, &window, watermark),
             _ => Ok(plan),
@@ -145,18 +149,37 @@ fn closed(plan: LogicalPlan, window: &Window, watermark: Watermark) -> Result<Lo
     LogicalPlanBuilder::from(plan).filter(closed)?.build()
 }
 
+/// The rows of a plan that time has passed.
+fn before(plan: LogicalPlan, time: usize, watermark: Watermark) -> Result<LogicalPlan> {
+    let column = Column::from(plan.schema().qualified_field(time));
+    let data_type = plan.schema().data_type(&column)?.clone();
+    let bound = lit(ScalarValue::TimestampMicrosecond(Some(watermark.0), None).cast_to(&data_type)?);
+    LogicalPlanBuilder::from(plan).filter(Expr::Column(column).lt(bound))?.build()
+}
+
 /// Why what a stream has given out of a query before its input has ended cannot be told; `None` when it can.
 pub(super) fn untold(plan: &LogicalPlan, project: &Project) -> Option<String> {
     let mut why = None;
     // Visiting fails only when the closure does.
     let _ = plan.apply_with_subqueries(|node| {
         let found = match node {
+            // What is chosen among rows of all time is given out as it changes.
+            LogicalPlan::Window(window)
+                if matches!(
+                    over(&window.window_expr, &window.input, &times(&window.input, project)),
+                    Over::Endless(_)
+                ) =>
+            {
+                None
+            }
             LogicalPlan::Window(_) => Some("OVER (…)"),
             LogicalPlan::Limit(_) => Some("LIMIT"),
             LogicalPlan::Sort(sort) if sort.fetch.is_some() => Some("LIMIT"),
             LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON"),
             LogicalPlan::Join(join) if looked_up(join, project).is_none() => Some("a join of two streams"),
-            LogicalPlan::Extension(_) if WindowNode::of(node).is_none() => Some("a join of two streams"),
+            LogicalPlan::Extension(_) if WindowNode::of(node).is_none() && DedupNode::of(node).is_none() => {
+                Some("a join of two streams")
+            }
             _ => None,
         };
         why = why.or(found);

@@ -1,13 +1,14 @@
-//! [`session_keys`]: `SESSION(t, column, gap, PARTITION BY a, b)` in a form that the parser of queries takes.
+//! [`session_keys`]: `SESSION(t, column, gap, PARTITION BY a, b)`, and DEDUP that is written alike, in a form that the
+//! parser of queries takes.
 //!
-//! **Invariant:** tokens keep their number and their places; nothing else than a call of SESSION is changed.
+//! **Invariant:** tokens keep their number and their places; nothing else than a call of SESSION or DEDUP is changed.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// Makes `PARTITION => a, b` of `PARTITION BY a, b` right inside the parentheses of SESSION.
+/// Makes `PARTITION => a, b` of `PARTITION BY a, b` right inside the parentheses of SESSION or DEDUP.
 pub(crate) fn session_keys(tokens: &mut [TokenWithSpan]) {
-    // For each open parenthesis whether it is one of SESSION.
+    // For each open parenthesis whether it is one of these.
     let mut open: Vec<bool> = Vec::new();
     let (mut last, mut before): (Option<usize>, Option<usize>) = (None, None);
     for at in 0..tokens.len() {
@@ -17,7 +18,7 @@ pub(crate) fn session_keys(tokens: &mut [TokenWithSpan]) {
         };
         match &tokens[at].token {
             Token::Whitespace(_) => continue,
-            Token::LParen => open.push(word(last, "session")),
+            Token::LParen => open.push(word(last, "session") || word(last, "dedup")),
             Token::RParen => drop(open.pop()),
             Token::Word(by) if by.keyword == Keyword::BY => {
                 let comma = before.is_some_and(|at| tokens[at].token == Token::Comma);

@@ -35,6 +35,7 @@ use futures::TryStreamExt;
 use tidemill_model::Error;
 
 use super::{AsofNode, asof_candidates};
+use crate::session::dedup::DedupPlanner;
 use crate::session::guarded::arrow_schema;
 
 /// Makes the physical operators of [`AsofNode`]s.
@@ -70,14 +71,15 @@ impl ExtensionPlanner for AsofPlanner {
     }
 }
 
-/// DataFusion's planner of queries that have an ASOF JOIN.
+/// DataFusion's planner of queries that have an ASOF JOIN or DEDUP.
 #[derive(Debug)]
 pub(in crate::session) struct Queries;
 
 #[async_trait]
 impl QueryPlanner for Queries {
     async fn create_physical_plan(&self, plan: &LogicalPlan, state: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AsofPlanner)]);
+        let planner =
+            DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AsofPlanner), Arc::new(DedupPlanner)]);
         planner.create_physical_plan(plan, state).await
     }
 }

@@ -18,7 +18,7 @@ use crate::stream::state::lost;
 
 /// Rows, in the order of no importance.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(in crate::stream) struct Held {
     /// As stored: name and rows, the larger ones first.
     stored: Vec<(String, Parked)>,
     fresh: Vec<Parked>,
@@ -26,17 +26,17 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn push(&mut self, rows: RecordBatch) {
+    pub(in crate::stream) fn push(&mut self, rows: RecordBatch) {
         self.rows += rows.num_rows();
         self.fresh.push(rows.into());
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::stream) fn len(&self) -> usize {
         self.rows
     }
 
     /// All rows.
-    pub(super) fn batches(&self) -> Result<Vec<RecordBatch>> {
+    pub(in crate::stream) fn batches(&self) -> Result<Vec<RecordBatch>> {
         self.parts().map(|rows| rows.read().map_err(lost)).collect()
     }
 
@@ -45,12 +45,12 @@ impl Held {
     }
 
     /// How many bytes of memory they take.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         self.parts().map(Parked::bytes).sum()
     }
 
     /// Moves them to the tier.
-    pub(super) fn park(&mut self, schema: &SchemaRef, share: &Share) -> Result<()> {
+    pub(in crate::stream) fn park(&mut self, schema: &SchemaRef, share: &Share) -> Result<()> {
         if self.fresh.len() > 1 {
             let fresh = self.fresh.iter().map(|rows| rows.read().map_err(lost)).collect::<Result<Vec<_>>>()?;
             self.fresh = vec![concat_batches(schema, &fresh)?.into()];
@@ -60,14 +60,14 @@ impl Held {
     }
 
     /// Puts other rows in the place of all; the names of the chunks that are gone go to `gone`.
-    pub(super) fn replace(&mut self, rows: Vec<RecordBatch>, gone: &mut Vec<String>) {
+    pub(in crate::stream) fn replace(&mut self, rows: Vec<RecordBatch>, gone: &mut Vec<String>) {
         gone.extend(self.stored.drain(..).map(|(name, _)| name));
         self.rows = rows.iter().map(RecordBatch::num_rows).sum();
         self.fresh = rows.into_iter().map(Parked::from).collect();
     }
 
     /// Keeps what `keep` says of each batch; all or nothing of a stored one.
-    pub(super) fn retain(&mut self, gone: &mut Vec<String>, keep: impl Fn(&RecordBatch) -> bool) -> Result<()> {
+    pub(in crate::stream) fn retain(&mut self, gone: &mut Vec<String>, keep: impl Fn(&RecordBatch) -> bool) -> Result<()> {
         for (name, rows) in std::mem::take(&mut self.stored) {
             if keep(&rows.read().map_err(lost)?) {
                 self.stored.push((name, rows));
@@ -85,7 +85,7 @@ impl Held {
     }
 
     /// The chunks to store for the rows that are new; `name` makes a name of a number that grows.
-    pub(super) fn save(
+    pub(in crate::stream) fn save(
         &mut self,
         schema: &SchemaRef,
         number: &mut u64,
@@ -113,13 +113,13 @@ impl Held {
     }
 
     /// The names of the chunks of rows that are no longer held.
-    pub(super) fn forget(self) -> impl Iterator<Item = String> {
+    pub(in crate::stream) fn forget(self) -> impl Iterator<Item = String> {
         self.stored.into_iter().map(|(name, _)| name)
     }
 }
 
 /// Restored chunks by a part of their names: of each the rows of this lane.
-pub(super) fn restored<K: Ord>(
+pub(in crate::stream) fn restored<K: Ord>(
     chunks: Vec<(String, RecordBatch)>,
     key: impl Fn(&str) -> Option<(K, SchemaRef, Vec<usize>)>,
     lane: usize,

@@ -14,6 +14,7 @@ mod slot;
 mod weighted;
 mod windows;
 
+pub(super) use held::{Held, restored};
 pub(super) use ranges::RangeFactory;
 pub(super) use recipe::{Recipe, input_of};
 pub(super) use windows::{ClosingFactory, ClosingInput, Prune};

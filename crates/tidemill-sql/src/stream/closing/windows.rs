@@ -213,12 +213,12 @@ impl Closing {
             }
             if rows >= ROWS_A_RUN {
                 let given = std::mem::replace(&mut inputs, vec![Vec::new(); closed.len()]);
-                out.push(Batch::inserts(self.compiled.run(given)?));
+                out.push_parts(Batch::inserts(self.compiled.run(given)?));
                 rows = 0;
             }
         }
         if rows > 0 {
-            out.push(Batch::inserts(self.compiled.run(inputs)?));
+            out.push_parts(Batch::inserts(self.compiled.run(inputs)?));
         }
         Ok(())
     }

@@ -134,8 +134,9 @@ impl Asof {
         let mut ready = self.waiting.before(limit);
         if !ready.is_empty() {
             ready.sort_unstable();
-            let rows = self.matched(&ready)?;
-            out.push(Batch::inserts(rows));
+            for some in ready.chunks(Output::ROWS) {
+                out.push(Batch::inserts(self.matched(some)?));
+            }
             self.waiting.drop_before(&mut self.keys, limit)?;
         }
         let asked = self.asked();

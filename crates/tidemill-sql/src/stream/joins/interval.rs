@@ -23,8 +23,6 @@ use crate::stream::late::LateHome;
 use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
-/// Pairs are given out in batches of about so many.
-const PAIRS: usize = 8_192;
 /// The least span of stored segments: ten seconds.
 const LEAST_SPAN: i64 = 10_000_000;
 
@@ -98,6 +96,7 @@ impl OperatorFactory for IntervalJoinFactory {
         let span = (most.saturating_sub(least) / 4).max(LEAST_SPAN);
         Ok(Box::new(IntervalJoin {
             spec: Arc::clone(spec),
+            work: None,
             keys,
             sides: [Side::new(0, lane, span), Side::new(1, lane, span)],
             time: [i64::MIN; 2],
@@ -124,8 +123,19 @@ impl OperatorFactory for IntervalJoinFactory {
     }
 }
 
+/// New rows of a side that are being paired.
+struct Work {
+    side: usize,
+    fresh: Fresh,
+    /// The row in hand, and how many of its partners are done.
+    row: usize,
+    done: usize,
+}
+
 struct IntervalJoin {
     spec: Arc<IntervalSpec>,
+    /// Rows of which a part of the pairs is still to be given out.
+    work: Option<Work>,
     keys: Keys,
     sides: [Side; 2],
     /// The watermark of each side.
@@ -198,29 +208,39 @@ impl IntervalJoin {
 
     fn take(&mut self, side: usize, rows: RecordBatch, out: &mut Output) -> Result<(), DataFusionError> {
         let time = self.time[side];
-        let (mut fresh, late) = self.admit(side, rows, time)?;
+        let (fresh, late) = self.admit(side, rows, time)?;
         if let Some(late) = late {
             self.late += late.num_rows() as u64;
             out.late.extend(self.spec.late.keep_all(&late, self.spec.sides[side].time, Watermark(time))?);
         }
+        self.pair(Work { side, fresh, row: 0, done: 0 }, out)
+    }
+
+    /// Gives out some pairs; a row may have more partners than fit into memory at once. With the last ones the rows are
+    /// kept.
+    fn pair(&mut self, mut work: Work, out: &mut Output) -> Result<(), DataFusionError> {
+        let side = work.side;
         let mut pairs = Pairs::default();
-        for row in 0..fresh.times.len() {
-            let bounds = self.partners(side, fresh.times[row]);
-            let mut rest = self.keys.within(fresh.keys[row], 1 - side, bounds);
-            // A row may have more partners than fit into memory at once.
-            while !rest.is_empty() {
-                let (some, after) = rest.split_at(rest.len().min(PAIRS - pairs.kept.len()));
-                pairs.fresh.extend(std::iter::repeat_n(row as u32, some.len()));
-                pairs.kept.extend(some.iter().map(|(_, number)| *number));
-                rest = after;
-                if pairs.kept.len() == PAIRS {
-                    give(&self.spec, &mut self.sides[1 - side], side, &mut fresh, std::mem::take(&mut pairs), out)?;
-                }
+        while work.row < work.fresh.times.len() && pairs.kept.len() < Output::ROWS {
+            let bounds = self.partners(side, work.fresh.times[work.row]);
+            let partners = self.keys.within(work.fresh.keys[work.row], 1 - side, bounds);
+            let rest = partners.get(work.done..).unwrap_or_default();
+            let some = rest.len().min(Output::ROWS - pairs.kept.len());
+            pairs.fresh.extend(std::iter::repeat_n(work.row as u32, some));
+            pairs.kept.extend(rest.iter().take(some).map(|(_, number)| *number));
+            work.done += some;
+            if work.done == partners.len() {
+                (work.row, work.done) = (work.row + 1, 0);
             }
         }
         if !pairs.kept.is_empty() {
-            give(&self.spec, &mut self.sides[1 - side], side, &mut fresh, pairs, out)?;
+            give(&self.spec, &mut self.sides[1 - side], side, &mut work.fresh, pairs, out)?;
         }
+        if work.row < work.fresh.times.len() {
+            self.work = Some(work);
+            return Ok(());
+        }
+        let mut fresh = work.fresh;
         // Without a key a row has no partner, and then it only matters if it goes out.
         if !self.spec.kind.gives_alone(side) {
             fresh = fresh.with_keys()?;
@@ -245,7 +265,7 @@ impl IntervalJoin {
                 }
                 Kind::Matched(_) | Kind::Alone(_) => own,
             };
-            out.push(Batch::inserts(batch(&self.spec.schema, columns, rows)?));
+            out.push_parts(Batch::inserts(batch(&self.spec.schema, columns, rows)?));
         }
         Ok(())
     }
@@ -325,6 +345,15 @@ impl Operator for IntervalJoin {
             return self.relieve();
         }
         Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.work.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Output) -> Result<()> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        self.pair(work, out).map_err(|error| failed(&error, &self.spec.place))
     }
 
     fn on_input_watermark(&mut self, input: usize, watermark: Watermark, out: &mut Output) -> Result<()> {

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Distinct, JoinType, LogicalPlan};
 use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::{Graph, NodeId, NodeKind, OperatorFactory, Reentrance, Route};
 
-use super::closing::{Most, most};
+use super::closing::Most;
 use super::pending::Stream;
 use super::refuse::at_word;
 use super::sources::Placed;
@@ -20,7 +20,7 @@ use super::{OpenTable, SinkPlan, StreamPlan, ViewPlan, fingerprint};
 use crate::catalog::{Catalog, Side};
 use crate::language::Pipeline;
 use crate::session::guarded::{Chain, Failing, Guarded, OnItsWay, Step, arrow_schema, columns};
-use crate::session::{AsofNode, Meaning, WindowNode, lift, lineage};
+use crate::session::{AsofNode, DedupNode, Meaning, WindowNode, lift, lineage};
 use crate::stream::aggregate::Emission;
 use crate::stream::transform::TransformFactory;
 
@@ -122,12 +122,13 @@ impl<'a> Builder<'a> {
                 Ok(stream)
             }
             LogicalPlan::Projection(node) => {
-                let mut stream = self.walk(&node.input, walk)?;
+                let most = Most::below(&node.expr, &node.input).or(walk.most);
+                let mut stream = self.walk(&node.input, Walk { most, ..walk })?;
                 stream.project(node.expr.clone(), Arc::clone(&node.schema));
                 Ok(stream)
             }
             LogicalPlan::Filter(node) => {
-                let most = most(node).or(walk.most);
+                let most = Most::within(node, walk.most);
                 let mut stream = self.walk(&node.input, Walk { most, ..walk })?;
                 stream.filter(node.predicate.clone());
                 Ok(stream)
@@ -140,8 +141,7 @@ impl<'a> Builder<'a> {
             LogicalPlan::Union(node) => self.union(plan, &node.inputs, walk),
             LogicalPlan::Aggregate(node) => self.aggregate(plan, node, walk),
             LogicalPlan::Distinct(Distinct::All(_)) => Err(not_yet(place, "distinct", "DISTINCT here")),
-            LogicalPlan::Distinct(Distinct::On(_)) => Err(not_yet(place, "on", "DISTINCT ON")
-                .fact("add window_start of TUMBLE(table, time, INTERVAL '…') to its keys")),
+            LogicalPlan::Distinct(Distinct::On(_)) => Err(not_yet(place, "on", "DISTINCT ON here")),
             LogicalPlan::Join(join) => self.join(plan, join, walk),
             LogicalPlan::Sort(node) if node.fetch.is_none() => {
                 // Rows of a relation have no order; the choice of DISTINCT ON is made below.
@@ -159,9 +159,10 @@ impl<'a> Builder<'a> {
             }
             LogicalPlan::Unnest(_) => Err(not_yet(place, "unnest", "UNNEST")),
             LogicalPlan::RecursiveQuery(_) => Err(not_yet(place, "recursive", "WITH RECURSIVE")),
-            other => match (WindowNode::of(other), AsofNode::of(other)) {
-                (Some(node), _) => self.windows(node, walk),
-                (_, Some(node)) => self.asof(other, node, walk),
+            other => match (WindowNode::of(other), AsofNode::of(other), DedupNode::of(other)) {
+                (Some(node), ..) => self.windows(node, walk),
+                (_, Some(node), _) => self.asof(other, node, walk),
+                (.., Some(node)) => self.dedup(other, node, walk),
                 _ => Err(not_yet(place, "select", &format!("the step {}", other.display()))),
             },
         }

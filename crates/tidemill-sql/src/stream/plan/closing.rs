@@ -32,6 +32,44 @@ const RANKS: &[&str] = &["row_number", "rank", "dense_rank"];
 pub(super) struct Most {
     window: *const Window,
     rank: u64,
+    /// Whether nobody looks at the number itself but the filter, which only says how many.
+    hidden: bool,
+}
+
+impl Most {
+    /// Whether it is wanted of this node.
+    pub(super) fn is_of(&self, node: &Window) -> bool {
+        std::ptr::eq(self.window, node)
+    }
+
+    /// The greatest number that is wanted.
+    pub(super) fn rank(&self) -> u64 {
+        self.rank
+    }
+
+    /// Whether a row with another number is the same row to whoever is above.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// What a filter wants of the ranks that a node below gives, when something is wanted of them above it.
+    pub(super) fn within(filter: &Filter, above: Option<Most>) -> Option<Most> {
+        match (most(filter), above) {
+            (Some(own), Some(above)) if std::ptr::eq(own.window, above.window) => Some(above),
+            (own, above) => own.or(above),
+        }
+    }
+
+    /// What a filter right below these expressions wants.
+    pub(super) fn below(exprs: &[Expr], input: &LogicalPlan) -> Option<Most> {
+        let LogicalPlan::Filter(filter) = input else { return None };
+        let (most, column, only_bounds) = wanted(filter)?;
+        let named = |exprs: &mut dyn Iterator<Item = &Expr>| exprs.filter(|e| e.column_refs().contains(column)).count();
+        let hidden = only_bounds
+            && named(&mut exprs.iter()) == 0
+            && named(&mut split_conjunction(&filter.predicate).into_iter()) == 1;
+        Some(Most { hidden, ..most })
+    }
 }
 
 impl Builder<'_> {
@@ -54,7 +92,8 @@ impl Builder<'_> {
             reach = over(&calls(&nodes), base, &self.meanings(base));
         }
         if let Over::Endless(reason) = reach {
-            return Err(endless(reason, &calls(&nodes), &walk.statement.place));
+            let refused = endless(reason, &calls(&nodes), &walk.statement.place);
+            return self.numbered(plan, node, walk)?.ok_or(refused);
         }
         self.in_time(base, &walk.statement.place, "over", "OVER (…)")?;
         let input = self.walk(base, Walk { emission: Emission::Once, ..walk })?;
@@ -81,7 +120,7 @@ impl Builder<'_> {
         let leaf = input_of(0, input.schema()).map_err(failed)?;
         let prune = match (nodes, walk.most) {
             // Of rows that may be taken back the next ones matter too.
-            ([only], Some(most)) if std::ptr::eq(most.window, *only) && !input.changes => {
+            ([only], Some(most)) if most.is_of(only) && !input.changes => {
                 Some(Prune(self.best(only, &leaf, input.schema(), most.rank).map_err(failed)?))
             }
             _ => None,
@@ -160,7 +199,7 @@ impl Builder<'_> {
         };
         let windows = node.group_expr.iter().filter_map(told);
         let Some((column, told)) = windows.min_by_key(|(_, told)| (told.size, told.is_end)) else {
-            return Err(self.unordered(node, place));
+            return self.one_of_each(plan, node, walk)?.ok_or_else(|| self.unordered(node, place));
         };
         self.in_time(&node.input, place, "group", "GROUP BY")?;
         let mut input = self.walk(&node.input, Walk { emission: Emission::Once, ..walk })?;
@@ -224,16 +263,14 @@ impl Builder<'_> {
         let found = names.into_iter().find_map(|name| Some((at_word(place, name)?, name)));
         let (at, what) = match found {
             Some((at, name)) => (at, format!("{name} depends on the order of rows")),
-            None => {
-                let at = at_word(place, "on").or_else(|| at_word(place, "distinct")).unwrap_or_else(|| place.clone());
-                (at, "DISTINCT ON chooses among rows of all time".to_owned())
-            }
+            None => (place.clone(), "an aggregate depends on the order of rows".to_owned()),
         };
         let windowed = meaning_words(&self.meanings(&node.input));
         Error::new(Kind::Plan, "P133", what)
             .at(&at)
-            .label("no window here, so the choice is never final")
+            .label("no window here, so it is never final")
             .fact(format!("add window_start{windowed}: rows are held until their window closes"))
+            .fact("first_value, or last_value, alone or with others of the same ORDER BY needs no window where changes are taken")
             .fact("min and max need no window in a CREATE MATERIALIZED VIEW; an interval run computes it over all rows")
     }
 }
@@ -273,6 +310,11 @@ fn kept_in_order(expr: &Expr) -> Option<&[Sort]> {
 
 /// What a filter wants of the ranks that a node below gives.
 pub(super) fn most(filter: &Filter) -> Option<Most> {
+    wanted(filter).map(|(most, ..)| most)
+}
+
+/// The same, the column with the ranks, and whether the filter lets all ranks through up to the greatest.
+fn wanted(filter: &Filter) -> Option<(Most, &Column, bool)> {
     split_conjunction(&filter.predicate).into_iter().find_map(|part| {
         let Expr::BinaryExpr(binary) = part else { return None };
         let (column, op, value) = match (binary.left.as_ref(), binary.right.as_ref()) {
@@ -286,7 +328,8 @@ pub(super) fn most(filter: &Filter) -> Option<Most> {
             Operator::Lt => value.saturating_sub(1),
             _ => return None,
         };
-        Some(Most { window: ranked(&filter.input, column)?, rank })
+        let all = op != Operator::Eq || rank == 1;
+        Some((Most { window: ranked(&filter.input, column)?, rank, hidden: false }, column, all))
     })
 }
 
@@ -370,7 +413,7 @@ fn endless(reason: &str, calls: &[Expr], place: &Place) -> Error {
         .label("it looks at rows of all time")
         .fact("PARTITION BY window_start of TUMBLE(table, time, INTERVAL '…') keeps it to a window");
     if ranks {
-        return error.fact("the best of all time can be kept by max or min in a CREATE MATERIALIZED VIEW");
+        return error.fact("the first rows of each key by all time are ROW_NUMBER() … <= N, in a CREATE MATERIALIZED VIEW or a table with write = 'upsert'");
     }
     error.fact("or an aggregate with ORDER BY time RANGE BETWEEN INTERVAL '…' PRECEDING AND CURRENT ROW, where time has a WATERMARK")
 }

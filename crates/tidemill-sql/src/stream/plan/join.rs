@@ -1,16 +1,16 @@
 //! Joins in a plan: a stream with a table that is looked up in.
 //!
-//! **Invariant:** one side of a join is read once, at the start of a run; it has no event time.
+//! **Invariant:** one side of a join is read beside the dataflow, as of an epoch; it has no event time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, JoinType, NullEquality};
+use datafusion::common::{JoinType, NullEquality};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::logical_plan::TableScanBuilder;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan};
-use tidemill_model::{Error, Kind, Place, Result};
-use tidemill_runtime::Route;
+use tidemill_model::{Error, Kind, Place, Result, Span};
+use tidemill_runtime::{LookedUp, Route};
 
 use super::OpenTable;
 use super::build::{Builder, Walk, join_words, not_yet, uncompiled};
@@ -19,7 +19,7 @@ use super::refuse::at_word;
 use crate::language::Project;
 use crate::session::guarded::{arrow_schema, has_event_time, has_subquery, looked_up};
 use crate::session::{compile, lift};
-use crate::stream::lookup::{Keep, Load, LookupFactory, read_all};
+use crate::stream::lookup::{Keep, Load, LookupFactory, LookupTable, read_all};
 
 impl Builder<'_> {
     pub(super) fn join(&mut self, plan: &LogicalPlan, join: &Join, walk: Walk<'_>) -> Result<Stream> {
@@ -46,13 +46,9 @@ impl Builder<'_> {
         }
         let (stream_plan, side_plan) = if left_is_side { (&join.right, &join.left) } else { (&join.left, &join.right) };
         let stream = self.walk(stream_plan, walk)?;
-        let factory = self.lookup(plan, join, left_is_side, stream.schema(), side_plan, walk)?;
+        let factory = self.lookup(plan, join, left_is_side, &stream, side_plan, walk)?;
         let from = self.place(&stream, walk.statement)?;
-        self.notes.push(format!(
-            "{}: {} is read once when the run starts; later changes of it are not seen",
-            walk.statement.name,
-            tables(side_plan)
-        ));
+        self.note_lookup(&factory.table, &walk.statement.name);
         let node = self.add_operator(walk.statement, "lookup", Arc::new(factory));
         self.graph.connect(from, node, 0, Route::Forward);
         let time = self.time_of(plan);
@@ -64,17 +60,20 @@ impl Builder<'_> {
         plan: &LogicalPlan,
         join: &Join,
         left_is_side: bool,
-        stream: &DFSchema,
+        stream: &Stream,
         side: &Arc<LogicalPlan>,
         walk: Walk<'_>,
     ) -> Result<LookupFactory> {
         let place = &walk.statement.place;
         let failed = |error: DataFusionError| uncompiled(&error, place);
-        let side_schema = side.schema();
+        let kept = stream.changes;
+        let (stream, side_schema) = (stream.schema(), side.schema());
         let mut on = Vec::with_capacity(join.on.len());
+        let mut keys = Vec::with_capacity(join.on.len());
         for (left, right) in &join.on {
             let (of_stream, of_side) = if left_is_side { (right, left) } else { (left, right) };
-            on.push((compile(of_stream, stream).map_err(failed)?, compile(of_side, side_schema).map_err(failed)?));
+            on.push(compile(of_stream, stream).map_err(failed)?);
+            keys.push(compile(of_side, side_schema).map_err(failed)?);
         }
         let pair = stream.join(side_schema).map_err(failed)?;
         let residual = join.filter.as_ref().map(|filter| compile(filter, &pair)).transpose().map_err(failed)?;
@@ -85,23 +84,53 @@ impl Builder<'_> {
             _ => Keep::IfUnmatched,
         };
         let text = format!("look up {}{}", tables(side), condition(join));
+        let named = names(side).into_iter().map(|name| self.catalog.dataset(&name).cloned());
+        let table = LookupTable {
+            datasets: named.collect::<Result<Vec<_>>>()?,
+            tables: Arc::clone(self.open),
+            load: self.load(side, place),
+            side: arrow_schema(side_schema),
+            keys,
+            kept,
+            place: place.clone(),
+        };
         Ok(LookupFactory {
             keep,
+            table: Arc::new(table),
             on,
             residual,
             looked_up_first: left_is_side,
-            side: arrow_schema(side_schema),
             pair: arrow_schema(&pair),
             schema: arrow_schema(plan.schema()),
-            load: self.load(side, place),
-            table: Mutex::new(None),
             text,
             definition: lookup_definition(join, side),
             place: place.clone(),
         })
     }
 
-    /// Reads the looked-up side when a run starts.
+    /// Says when a table is read.
+    fn note_lookup(&mut self, table: &LookupTable, statement: &str) {
+        let names = table.datasets();
+        if names.is_empty() {
+            return;
+        }
+        let names = names.join(", ");
+        let when = match table.refresh() {
+            _ if table.kept => {
+                "is read once and kept with the state, as rows that change are taken back as they were given; \
+                 tidemill replay reads it anew"
+                    .to_owned()
+            }
+            None => "is read once, when a run starts: refresh = 'none'".to_owned(),
+            Some(refresh) => format!(
+                "is read again when it has changed, asked every {}; each row meets it as of its own epoch",
+                Span(refresh)
+            ),
+        };
+        self.notes.push(format!("{statement}: {names} {when}"));
+    }
+
+    /// Reads the looked-up side.
     fn load(&self, side: &Arc<LogicalPlan>, place: &Place) -> Load {
         let (state, side, place) = (self.state.clone(), Arc::clone(side), place.clone());
         let (open, project): (OpenTable, Arc<Project>) = (Arc::clone(self.open), Arc::clone(self.catalog.project()));
@@ -114,7 +143,7 @@ impl Builder<'_> {
                         .datasets
                         .get(&name)
                         .ok_or_else(|| external(Error::internal(format!("the table `{name}` is gone"))))?;
-                    let source = open(dataset).map_err(external)?;
+                    let source = open.open(dataset).map_err(external)?;
                     let scan = TableScanBuilder::new(scan.table_name.clone(), source)
                         .with_projection(scan.projection.clone())
                         .with_filters(scan.filters.clone())
@@ -139,15 +168,22 @@ fn refused(join: &Join, place: &Place) -> Error {
 }
 
 /// The names of the tables that a plan reads.
-fn tables(plan: &LogicalPlan) -> String {
+fn names(plan: &LogicalPlan) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     // Nothing in the closure fails.
     let _ = plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
+        if let LogicalPlan::TableScan(scan) = node
+            && !names.iter().any(|name| name == scan.table_name.table())
+        {
             names.push(scan.table_name.table().to_owned());
         }
         Ok(TreeNodeRecursion::Continue)
     });
+    names
+}
+
+fn tables(plan: &LogicalPlan) -> String {
+    let names = names(plan);
     if names.is_empty() { "constants".to_owned() } else { names.join(", ") }
 }
 

@@ -5,6 +5,7 @@
 
 mod build;
 mod changing;
+mod choice;
 mod closing;
 mod group;
 mod join;
@@ -29,7 +30,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::TableSource;
 use tidemill_model::{Error, Kind, Result, Timestamp};
-use tidemill_runtime::{Graph, NodeKind, WriteMode};
+use tidemill_runtime::{Graph, NodeKind, Version, WriteMode};
 
 use crate::catalog::{Catalog, Side};
 use crate::language::{Dataset, Pipeline};
@@ -37,8 +38,38 @@ use crate::session::WindowSize;
 use build::Builder;
 use statement::Statement;
 
-/// Opens a dataset as a table that DataFusion can read, for the looked-up side of joins.
-pub type OpenTable = Arc<dyn Fn(&Dataset) -> Result<Arc<dyn TableSource>> + Send + Sync>;
+/// The tables that a run looks rows up in.
+pub trait SideTables: Send + Sync {
+    /// Opens a dataset, as it is now, as a table that DataFusion can read.
+    ///
+    /// # Errors
+    /// As opening it answers.
+    fn open(&self, dataset: &Dataset) -> Result<Arc<dyn TableSource>>;
+
+    /// Which content a dataset has now. Conservative default: it cannot be told.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn version(&self, dataset: &Dataset) -> Result<Option<Version>> {
+        let _ = dataset;
+        Ok(None)
+    }
+
+    /// How often to ask for that; `None` for never. Conservative default: never.
+    fn refresh(&self, dataset: &Dataset) -> Option<Duration> {
+        let _ = dataset;
+        None
+    }
+}
+
+impl<F: Fn(&Dataset) -> Result<Arc<dyn TableSource>> + Send + Sync> SideTables for F {
+    fn open(&self, dataset: &Dataset) -> Result<Arc<dyn TableSource>> {
+        self(dataset)
+    }
+}
+
+/// See [`SideTables`].
+pub type OpenTable = Arc<dyn SideTables>;
 
 /// A pipeline as a dataflow.
 #[derive(Debug)]

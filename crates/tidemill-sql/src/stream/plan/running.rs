@@ -16,6 +16,7 @@ use tidemill_model::{Error, Kind, Place, Result};
 use tidemill_runtime::Route;
 
 use super::build::{Builder, Walk, uncompiled};
+use super::closing::{Most, most};
 use super::group::aggregate;
 use super::pending::Stream;
 use super::refuse::at_word;
@@ -204,6 +205,11 @@ fn words(node: &GroupBy) -> String {
 impl Builder<'_> {
     /// The columns of a changing result that tell its rows apart; `None` when none are known to.
     pub(super) fn key_of(&self, plan: &LogicalPlan) -> Option<Vec<usize>> {
+        self.key_of_most(plan, None)
+    }
+
+    /// The same, where only so much is wanted of the ranks that a node below gives.
+    fn key_of_most(&self, plan: &LogicalPlan, wanted: Option<Most>) -> Option<Vec<usize>> {
         match plan {
             LogicalPlan::Aggregate(node) => {
                 let meanings = self.meanings(&node.input);
@@ -224,10 +230,12 @@ impl Builder<'_> {
                     key.map(|name| scan.projected_schema.index_of_column_by_name(None, name)).collect();
                 key.filter(|key| !key.is_empty())
             }
-            LogicalPlan::Filter(node) => self.key_of(&node.input),
-            LogicalPlan::SubqueryAlias(node) => self.key_of(&node.input),
+            LogicalPlan::Filter(node) => self.key_of_most(&node.input, most(node).or(wanted)),
+            LogicalPlan::SubqueryAlias(node) => self.key_of_most(&node.input, wanted),
+            LogicalPlan::Sort(node) => self.key_of_most(&node.input, wanted),
+            LogicalPlan::Window(node) => wanted?.key_of(node),
             LogicalPlan::Projection(node) => {
-                let input = self.key_of(&node.input)?;
+                let input = self.key_of_most(&node.input, wanted)?;
                 let kept = input.into_iter().map(|at| {
                     let column = Column::from(node.input.schema().qualified_field(at));
                     node.expr.iter().position(|expr| is_column(expr, &column))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemill_model::{Error, Place};
 use tidemill_runtime::{NodeKind, WriteMode};
 
-use super::OpenTable;
+use super::{Dataset, OpenTable};
 use crate::language::render;
 use crate::stream::testing::plan;
 
@@ -22,7 +22,7 @@ CREATE VIEW cleaned AS SELECT id, amount, upper(region) AS region, at FROM order
 ";
 
 fn unopened() -> OpenTable {
-    Arc::new(|_| Err(Error::internal("planning reads nothing")))
+    Arc::new(|_: &Dataset| Err(Error::internal("planning reads nothing")))
 }
 
 fn planned(statements: &str) -> super::StreamPlan {
@@ -205,9 +205,28 @@ fn refusals_name_the_place_and_the_way_out() {
         ),
         (
             "INSERT INTO out SELECT DISTINCT ON (region) region, id FROM orders ORDER BY region, at",
-            "P133",
-            "ON",
-            "window_start",
+            "P231",
+            "DISTINCT",
+            "DEDUP(table, time, INTERVAL '1 hour', PARTITION BY region)",
+        ),
+        (
+            "INSERT INTO out SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY region ORDER BY at DESC) AS n FROM orders)
+               WHERE n <= 3",
+            "P231",
+            "row_number",
+            "PRIMARY KEY (region)",
+        ),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT id FROM (SELECT id, rank() OVER (ORDER BY amount) AS n FROM orders) WHERE n <= 3",
+            "P143",
+            "OVER",
+            "ROW_NUMBER() … <= N",
+        ),
+        (
+            "INSERT INTO out SELECT id FROM DEDUP(refunds, sent, INTERVAL '1 hour', PARTITION BY id)",
+            "P230",
+            "DEDUP",
+            "WATERMARK FOR",
         ),
         (
             "INSERT INTO out SELECT id FROM (SELECT id FROM orders ORDER BY amount LIMIT 3)",

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{SortOptions, filter_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
@@ -38,6 +38,8 @@ pub(in crate::stream) struct Layout {
     keys: usize,
     /// Rows find their lane by the first so many columns.
     route: usize,
+    /// How columns are ordered by their bytes, where it matters.
+    order: Vec<SortOptions>,
 }
 
 impl Layout {
@@ -46,12 +48,21 @@ impl Layout {
         let mut fields: Vec<FieldRef> =
             keys.iter().chain(values).map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
         fields.push(Arc::new(Field::new(GONE, DataType::Boolean, false)));
-        Layout { schema: Arc::new(Schema::new(fields)), keys: keys.len(), route }
+        Layout { schema: Arc::new(Schema::new(fields)), keys: keys.len(), route, order: Vec::new() }
+    }
+
+    /// The same, where the bytes of the first columns are ordered so.
+    pub(in crate::stream) fn ordered(self, order: Vec<SortOptions>) -> Layout {
+        Layout { order, ..self }
     }
 
     fn converter(&self, from: usize, to: usize) -> Result<RowConverter, ArrowError> {
-        let fields = self.schema.fields().get(from..to).unwrap_or_default();
-        RowConverter::new(fields.iter().map(|field| SortField::new(field.data_type().clone())).collect())
+        let fields = self.schema.fields().get(from..to).unwrap_or_default().iter().zip(from..);
+        let sorted = fields.map(|(field, at)| {
+            let options = self.order.get(at).copied().unwrap_or_default();
+            SortField::new_with_options(field.data_type().clone(), options)
+        });
+        RowConverter::new(sorted.collect())
     }
 
     fn values(&self) -> usize {
