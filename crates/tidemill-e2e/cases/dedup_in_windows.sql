@@ -20,7 +20,7 @@ WITH RECURSIVE firsts AS (
   SELECT of, id FROM (
     SELECT a.id AS of, b.id AS id, row_number() OVER (PARTITION BY a.id ORDER BY b.at, b.id) AS nth
     FROM orders AS a JOIN orders AS b
-      ON a.region IS NOT DISTINCT FROM b.region AND a.paid IS NOT DISTINCT FROM b.paid
+      ON (a.region IS NOT DISTINCT FROM b.region) AND (a.paid IS NOT DISTINCT FROM b.paid)
       AND b.at >= a.at + INTERVAL '7 seconds'
   ) WHERE nth = 1
 ), lives AS (

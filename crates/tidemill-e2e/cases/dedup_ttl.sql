@@ -21,7 +21,7 @@ WITH RECURSIVE firsts AS (
   SELECT of, id FROM (
     SELECT a.id AS of, b.id AS id, row_number() OVER (PARTITION BY a.id ORDER BY b.at, b.id) AS nth
     FROM orders AS a JOIN orders AS b
-      ON a.customer IS NOT DISTINCT FROM b.customer AND b.at >= a.at + INTERVAL '40 seconds'
+      ON (a.customer IS NOT DISTINCT FROM b.customer) AND b.at >= a.at + INTERVAL '40 seconds'
   ) WHERE nth = 1
 ), lives AS (
   SELECT id FROM firsts

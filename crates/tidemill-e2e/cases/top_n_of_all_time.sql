@@ -16,7 +16,7 @@ CREATE TABLE orders (
 -- @query
 SELECT region, CAST(place AS BIGINT) AS place, amount, id
 FROM (
-  SELECT region, amount, id, row_number() OVER (PARTITION BY region ORDER BY amount DESC, id) AS place
+  SELECT region, amount, id, row_number() over (PARTITION BY region ORDER BY amount DESC, id) AS place
   FROM orders WHERE region IS NOT NULL
 )
 WHERE place <= 3

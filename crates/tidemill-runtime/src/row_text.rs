@@ -76,7 +76,7 @@ impl Decoder for RowText {
         let columns = columns.iter().map(|column| arrow::compute::take(column, &kept, None)).collect::<Result<_, _>>();
         let options = RecordBatchOptions::new().with_row_count(Some(good.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns.map_err(broken)?, &options);
-        Ok(Decoded { batch: batch.map_err(broken)?, ordinals: Some(good), bad })
+        Ok(Decoded { batch: batch.map_err(broken)?, weights: None, ordinals: Some(good), bad })
     }
 }
 

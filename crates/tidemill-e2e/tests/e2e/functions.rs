@@ -141,7 +141,7 @@ fn an_added_aggregate_is_one_of_sql() -> Result<()> {
     let mut world = World::new(&open(1)?, &[(ROWS.to_owned(), rows(random))], &[], random)?;
     let run = |version: u32, lanes: usize| -> Result<()> {
         let limits = Limits { epoch_rows: 70, ..Limits::default() };
-        let options = RunOptions { lanes: Some(lanes), trigger: Some(Trigger::Once), limits };
+        let options = RunOptions { lanes: Some(lanes), trigger: Some(Trigger::Once), limits, ..RunOptions::default() };
         Live::open(&open(version)?, "p", &options, &Arc::new(Views::default()), &StopFlag::default())?.run()
     };
     // Each run takes up the state of the one before, on another number of lanes.

@@ -138,7 +138,7 @@ fn process(shop: &mut Shop, world: &mut World, changes: &mut usize, crash: Optio
             }
             return Ok(Outside::Goes);
         }
-        if random.u32(0..10) == 0 && world.deliver(random)? {
+        if *changes == CHANGES.len() && random.u32(0..10) == 0 && world.deliver(random)? {
             return Ok(Outside::Goes);
         }
         // All is committed, and has been for a while.

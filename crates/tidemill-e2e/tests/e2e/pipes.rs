@@ -11,7 +11,8 @@ use tidemill_checkpoint::{BlobStore, Checkpoints, Memory};
 use tidemill_connect::Blackhole;
 use tidemill_model::{Clock, Error, Result, Settings, Timestamp, Trigger};
 use tidemill_runtime::exec::{Job, Limits, Progress, ViewNode, Views};
-use tidemill_runtime::{Connector, Environment, ErrorLimit, Format, StateMemory};
+use tidemill_runtime::{AtOnce, Connector, Environment, ErrorLimit, Format, StateMemory};
+use tidemill_sql::language::Dataset;
 use tidemill_sql::stream::{OpenTable, StreamPlan, plan_stream};
 use tidemill_sql::{Catalog, Config, Formats, Project, Registry, Script, Side};
 use tidemill_testkit::made::Made;
@@ -71,7 +72,7 @@ impl Pipe {
 
     /// Its plan.
     pub(crate) fn plan(&self) -> Result<StreamPlan> {
-        let open: OpenTable = Arc::new(|_| Err(Error::internal("no table is looked up in")));
+        let open: OpenTable = Arc::new(|_: &Dataset| Err(Error::internal("no table is looked up in")));
         plan_stream(&self.catalog, "p", Side::Live, &open)
     }
 
@@ -97,10 +98,12 @@ impl Pipe {
             clock: self.clock.clone() as Arc<dyn Clock>,
             published: Arc::new(Views::default()),
             progress: Arc::clone(&self.progress),
+            background: Arc::new(AtOnce),
             limits: run.limits,
             memory: StateMemory::open(run.memory, &self.folder.path().join("spill"))?,
             errors: ErrorLimit::None,
             anew: None,
+            letters: None,
         })
     }
 }

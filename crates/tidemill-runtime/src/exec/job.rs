@@ -1,6 +1,6 @@
 //! [`Job`]: what to run and with what; [`Dataflow`] is the same made ready: recovered, restored, waiting to be stepped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_checkpoint::{Checkpoints, Letters, Manifest, reentered};
@@ -21,6 +20,7 @@ use super::exchange::lock;
 use super::job::Job;
 use super::rebuild::DEAD_BYTES;
 use crate::{
+    Batch,
     Accepted, Boundedness, DeadLetter, Decoder, Edge, ErrorLimit, Filed, Gate, Graph, Node, NodeId, NodeKind, Payload,
     Positions, Pull, ReadHints, Records, RowText, Source, SourceBatch, SourceNode, Split, SplitReader,
 };
@@ -237,7 +237,7 @@ impl SplitReader for Taking {
 struct Open;
 
 impl Gate for Open {
-    fn accept(&mut self, batch: RecordBatch) -> Result<Accepted> {
+    fn accept(&mut self, batch: Batch) -> Result<Accepted> {
         Ok(Accepted { batch, dead: Vec::new(), newest: None, dropped: 0, warned: 0, before_start: 0 })
     }
 

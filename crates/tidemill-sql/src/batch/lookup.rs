@@ -65,7 +65,7 @@ impl SideTables for Lookups {
         let gathered = Arc::new(Gathered::only_counts(StopFlag::default()));
         self.found().insert(dataset.name.clone(), Arc::clone(&gathered));
         let manner = Manner { side: self.side, start: None, owned: None, gathered };
-        let state = session_state();
+        let state = session_state_with(self.catalog.functions());
         let opening = Datasets::open_one(&self.catalog, &state, &manner, &dataset.name);
         // Opening waits for other threads at most, so any thread may do it.
         Ok(provider_as_source(futures::executor::block_on(opening)?))

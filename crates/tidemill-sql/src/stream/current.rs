@@ -10,10 +10,12 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateMemory, Stored};
 
-use super::state::{KeyLog, Layout};
+use super::state::{Give, KeyLog, Layout, lost};
+use super::transform::failed;
 
 /// The name of the log of rows.
 const ROWS: &str = "rows";
@@ -50,7 +52,8 @@ impl OperatorFactory for CurrentFactory {
             Error::new(Kind::Plan, "P222", message).at(&self.place).because(e)
         })?;
         let (key, rest) = (self.key.clone(), self.rest());
-        Ok(Box::new(Current { schema: Arc::clone(&self.schema), key, rest, table }))
+        let place = self.place.clone();
+        Ok(Box::new(Current { schema: Arc::clone(&self.schema), key, rest, table, place }))
     }
 
     fn describe(&self) -> String {
@@ -69,14 +72,16 @@ struct Current {
     rest: Vec<usize>,
     /// The row of each key that stands.
     table: KeyLog,
+    place: Place,
 }
 
 impl Current {
-    fn follow(&mut self, batch: &Batch) -> Result<Batch, ArrowError> {
+    fn follow(&mut self, batch: &Batch) -> Result<Batch, DataFusionError> {
         let columns =
             |at: &[usize]| -> Vec<ArrayRef> { at.iter().map(|at| Arc::clone(batch.rows.column(*at))).collect() };
         let keys = self.table.encode_keys(&columns(&self.key))?;
         let values = self.table.encode_values(&columns(&self.rest))?;
+        self.table.call_up((0..batch.len()).map(|row| keys.row(row))).map_err(lost)?;
         // Of several records of a key the last one counts.
         let mut last: HashMap<&[u8], u32> = HashMap::with_capacity(batch.len());
         for (row, number) in (0..batch.len()).zip(0_u32..) {
@@ -124,22 +129,25 @@ impl Current {
 }
 
 impl Operator for Current {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.table.bound(memory);
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
-        let changes = self.follow(&batch).map_err(|e| {
-            Error::internal("records of a changelog do not have the columns that were planned").because(e)
-        })?;
-        out.push(changes);
+        out.push(self.follow(&batch).map_err(|error| failed(&error, &self.place))?);
         Ok(())
     }
 
-    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
-        let mut chunks = Vec::new();
-        self.table.snapshot(&mut chunks)?;
-        Ok(chunks)
+    fn snapshot_into(&mut self, _epoch: Epoch, give: Give<'_>) -> Result<()> {
+        self.table.snapshot(give)
     }
 
-    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        self.table.restore(chunks, lane, lanes)
+    fn keeps_chunks(&self) -> bool {
+        true
+    }
+
+    fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        self.table.restore_from(stored)
     }
 }
 

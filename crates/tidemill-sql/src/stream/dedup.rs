@@ -18,7 +18,7 @@ use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
 
 use super::closing::{Held, restored};
 use super::late::{CameLate, LateHome};
-use super::state::{KeyLog, Layout, by_log};
+use super::state::{KeyLog, Layout, log_of};
 use super::transform::failed;
 
 /// The name of the log of keys with the time of their last row that stays.
@@ -170,7 +170,7 @@ impl Dedup {
         self.given_below = self.watermark;
         self.arrived = 0;
         let (mut ready, mut waiting) = (Vec::new(), Vec::new());
-        for rows in self.due.batches() {
+        for rows in self.due.batches()? {
             let times = rows.column(self.spec.time).as_primitive::<TimestampMicrosecondType>();
             let ended = self.watermark == i64::MAX;
             let passed: BooleanArray = times.iter().map(|at| Some(ended || at < Some(self.watermark))).collect();
@@ -287,16 +287,18 @@ impl Operator for Dedup {
         let schema = Arc::clone(&self.spec.schema);
         let saved = self.due.save(&schema, &mut self.chunk, |chunk| format!("{DUE}.{chunk}"), &mut chunks);
         saved.map_err(|error| failed(&error, &self.spec.place))?;
-        self.lives.snapshot(&mut chunks)?;
+        self.lives.snapshot(&mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
         Ok(chunks)
     }
 
     fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        let mut logs = by_log(chunks);
-        self.lives.restore(logs.remove(LIVES).unwrap_or_default(), lane, lanes)?;
+        let (lives, due) = chunks.into_iter().partition(|(name, _)| log_of(name) == LIVES);
+        self.lives.restore(lives, lane, lanes)?;
         let (schema, keys) = (Arc::clone(&self.spec.schema), self.spec.keys.clone());
         let key = |name: &str| name.starts_with(DUE).then(|| ((), Arc::clone(&schema), keys.clone()));
-        let due = logs.into_values().flatten().collect();
         self.due = restored(due, key, lane, lanes)?.remove(&()).unwrap_or_default();
         Ok(())
     }

@@ -183,7 +183,10 @@ impl Operator for Thin {
             let empty = KeyLog::new(Arc::clone(&self.layout), HELD).map_err(defect)?;
             std::mem::replace(&mut self.log, empty).drop_all(&mut chunks);
         } else {
-            self.log.snapshot(&mut chunks)?;
+            self.log.snapshot(&mut |chunk| {
+                chunks.push(chunk);
+                Ok(())
+            })?;
         }
         if let Some(at) = self.let_go.filter(|_| std::mem::take(&mut self.unsaved)) {
             chunks.push(time_chunk(LET_GO, at)?);

@@ -166,7 +166,6 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
         idle: Duration::from_secs(60),
         max_future: None,
         max_skew: None,
-        hold: None,
         start: None,
     };
     let source = graph.add(

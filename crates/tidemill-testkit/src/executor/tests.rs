@@ -124,7 +124,7 @@ fn what_is_held_back_goes_out_when_it_is_due_though_nothing_is_read_and_at_the_e
         end(world, running, &mut random);
     }
     // A run that ends before that lets all go.
-    let (mut world, mut random) = calm(|scenario| {
+    let (world, mut random) = calm(|scenario| {
         scenario.rows = 400;
         scenario.hold = Some(Duration::from_secs(3_600));
     });

@@ -155,7 +155,7 @@ impl KeyLog {
 
     /// Makes sure that memory knows these keys, before they are asked for or changed.
     pub(in crate::stream) fn call_up<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) -> Result<()> {
-        if self.groups.iter().all(Group::is_warm) {
+        if self.is_warm() {
             return Ok(());
         }
         let mut wanted: BTreeMap<usize, Vec<(u64, &[u8])>> = BTreeMap::new();
@@ -361,6 +361,24 @@ impl KeyLog {
         }
         self.groups.divide_fresh();
         self.relieve()
+    }
+
+    /// Takes back chunks of all lanes that are in memory, for operators that have more than this log.
+    pub(in crate::stream) fn restore(
+        &mut self,
+        mut chunks: Vec<(String, RecordBatch)>,
+        lane: usize,
+        lanes: usize,
+    ) -> Result<()> {
+        chunks.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let names: Vec<&str> = chunks.iter().map(|(name, _)| name.as_str()).collect();
+        self.prepare(&names, false);
+        chunks.into_iter().try_for_each(|(name, rows)| self.restore_chunk(name, rows, (lane, lanes, false)))
+    }
+
+    /// Whether all keys are in memory.
+    pub(in crate::stream) fn is_warm(&self) -> bool {
+        self.groups.iter().all(Group::is_warm)
     }
 
     /// Takes back all chunks of an operator that has this log alone.

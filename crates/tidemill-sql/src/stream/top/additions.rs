@@ -10,12 +10,13 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::HashMap;
+use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Result};
-use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateChunk};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, StateMemory, Stored};
 
 use super::TopSpec;
 use super::coder::{Chosen, Coder, difference};
-use crate::stream::state::{KeyLog, Layout};
+use crate::stream::state::{Give, KeyLog, Layout, lost};
 use crate::stream::transform::failed;
 
 /// The name of the log of rows.
@@ -113,8 +114,13 @@ impl Top {
     }
 
     /// Puts what came into what is stored, and answers what changed.
-    fn settle(&mut self) -> Result<Vec<Batch>, ArrowError> {
+    fn settle(&mut self) -> Result<Vec<Batch>, DataFusionError> {
         let mut fresh: Vec<_> = std::mem::take(&mut self.fresh).into_iter().collect();
+        if !self.first.is_warm() {
+            let stored = |key: &[u8]| self.places.iter().map(|place| [key, place].concat()).collect::<Vec<_>>();
+            let stored: Vec<Vec<u8>> = fresh.iter().flat_map(|(key, _)| stored(key)).collect();
+            self.first.call_up(stored.iter().map(Vec::as_slice)).map_err(lost)?;
+        }
         // The same rows are the same batches, whatever order the table has them in.
         fresh.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut sides = Vec::with_capacity(fresh.len());
@@ -157,6 +163,10 @@ fn merged(one: &[Vec<u8>], other: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
 }
 
 impl Operator for Top {
+    fn bound(&mut self, memory: &StateMemory) {
+        self.first.bound(memory);
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         if batch.weights.is_some() {
             return Err(Error::internal("the first rows were planned to be kept of rows that are taken back"));
@@ -165,18 +175,20 @@ impl Operator for Top {
     }
 
     fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
-        let changes = self.settle().map_err(|error| failed(&error.into(), &self.spec.place))?;
+        let changes = self.settle().map_err(|error| failed(&error, &self.spec.place))?;
         changes.into_iter().for_each(|batch| out.push(batch));
         Ok(())
     }
 
-    fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
-        let mut chunks = Vec::new();
-        self.first.snapshot(&mut chunks)?;
-        Ok(chunks)
+    fn snapshot_into(&mut self, _epoch: Epoch, give: Give<'_>) -> Result<()> {
+        self.first.snapshot(give)
     }
 
-    fn restore(&mut self, chunks: Vec<(String, RecordBatch)>, lane: usize, lanes: usize) -> Result<()> {
-        self.first.restore(chunks, lane, lanes)
+    fn keeps_chunks(&self) -> bool {
+        true
+    }
+
+    fn restore_from(&mut self, stored: &mut Stored<'_>) -> Result<()> {
+        self.first.restore_from(stored)
     }
 }

@@ -158,7 +158,10 @@ impl Operator for TopOfChanges {
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
         let mut chunks = Vec::new();
-        self.rows.snapshot(&mut chunks)?;
+        self.rows.snapshot(&mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
         Ok(chunks)
     }
 
