@@ -80,6 +80,8 @@ pub struct SourceNode {
     pub schema: SchemaRef,
     /// The rules by which rows are accepted; state depends on them.
     pub rules: Arc<String>,
+    /// Whether its records are changes: each is right only behind those before it.
+    pub changes: bool,
 }
 
 /// How a dataset tells time (WATERMARK FOR and its options).

@@ -18,8 +18,8 @@ use crate::language::check::{check_columns, is_time, no_column};
 use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
 use changes::check_changelog;
 
-pub use changes::{Changes, decoder_of};
 use crate::session::Functions;
+pub use changes::{Changes, decoder_of};
 
 /// A connector's own way to be read by a bounded query, instead of through its [`Source`].
 #[async_trait]

@@ -20,9 +20,8 @@ use super::exchange::lock;
 use super::job::Job;
 use super::rebuild::DEAD_BYTES;
 use crate::{
-    Batch,
-    Accepted, Boundedness, DeadLetter, Decoder, Edge, ErrorLimit, Filed, Gate, Graph, Node, NodeId, NodeKind, Payload,
-    Positions, Pull, ReadHints, Records, RowText, Source, SourceBatch, SourceNode, Split, SplitReader,
+    Accepted, Batch, Boundedness, DeadLetter, Decoder, Edge, ErrorLimit, Filed, Gate, Graph, Node, NodeId, NodeKind,
+    Payload, Positions, Pull, ReadHints, Records, RowText, Source, SourceBatch, SourceNode, Split, SplitReader,
 };
 
 /// Bytes of letters in one batch, about.
@@ -171,6 +170,7 @@ fn enter(graph: &mut Graph, step: &str, name: &str, letters: &Arc<Vec<Entering>>
         time: None,
         schema: rows,
         rules: Arc::new(String::new()),
+        changes: false,
     };
     let outputs = vec![Edge { to: NodeId(place + 1), input: 0, route }];
     graph.nodes.insert(0, Node { name: name.to_owned(), kind: NodeKind::Source(source), outputs });

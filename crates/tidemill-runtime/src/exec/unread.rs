@@ -107,6 +107,7 @@ mod tests {
             time: None,
             schema: Arc::new(Schema::empty()),
             rules: Arc::default(),
+            changes: false,
         };
         let of = |(split, at): &(usize, Option<u64>)| {
             let progress = match at {

@@ -179,6 +179,7 @@ fn job(days: Days, clock: &Arc<VirtualClock>, mount: Mount, table: &Arc<Table>) 
             time: Some(time),
             schema: gated_schema(),
             rules: Arc::default(),
+            changes: false,
         }),
     );
     let windows = graph.add("windows", NodeKind::Operator(Arc::new(WindowsFactory { size: 30 * MINUTE })));

@@ -197,6 +197,7 @@ impl World {
             }),
             schema: gated_schema(),
             rules: Arc::default(),
+            changes: false,
         }
     }
 

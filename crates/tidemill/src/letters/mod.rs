@@ -81,6 +81,8 @@ pub enum Stays {
     OfInterval,
     /// The pipeline does not read its table any more.
     Unread,
+    /// It is a change, and others came behind it.
+    OutOfOrder,
     /// The step is not there any more.
     StepGone,
     /// The step is one of rows that letters do not hold whole.
@@ -94,6 +96,7 @@ impl Stays {
         match self {
             Stays::OfInterval => "found by the run of an interval, whose rows and letters are replaced together",
             Stays::Unread => "the pipeline does not read it any more",
+            Stays::OutOfOrder => "it is a change of a row, and later changes of that row may have come since",
             Stays::StepGone => "the step that the row failed in is not in the plan any more",
             Stays::NotWhole => {
                 "the letter does not hold the whole row: it failed behind a join or where rows are taken back"
@@ -107,6 +110,7 @@ impl Stays {
         match self {
             Stays::OfInterval => format!("run the interval again: tidemill run {pipeline} --interval START/PERIOD"),
             Stays::Unread => "it stays a letter, to be asked for with tidemill query".to_owned(),
+            Stays::OutOfOrder => format!("write the row to `{dataset}` once more, as it shall be now"),
             Stays::StepGone | Stays::NotWhole => {
                 format!("compute the result anew: tidemill replay {pipeline} --from earliest --only {dataset}")
             }
@@ -225,9 +229,15 @@ fn place(graph: &Graph, letter: &Letter) -> Result<String, Stays> {
     if letter.split.starts_with(STATEMENT) {
         return Err(Stays::NotWhole);
     }
-    let of = |kind: &NodeKind| matches!(kind, NodeKind::Source(source) if source.dataset == letter.dataset);
-    let node = graph.nodes.iter().find(|node| of(&node.kind)).ok_or(Stays::Unread)?;
-    Ok(node.name.clone())
+    let source = graph.nodes.iter().find_map(|node| match &node.kind {
+        NodeKind::Source(source) if source.dataset == letter.dataset => Some((node, source)),
+        _ => None,
+    });
+    match source {
+        None => Err(Stays::Unread),
+        Some((_, source)) if source.changes => Err(Stays::OutOfOrder),
+        Some((node, _)) => Ok(node.name.clone()),
+    }
 }
 
 /// Letters on their way, ready to be stepped while the lock is held.

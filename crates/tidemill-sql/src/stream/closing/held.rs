@@ -67,7 +67,11 @@ impl Held {
     }
 
     /// Keeps what `keep` says of each batch; all or nothing of a stored one.
-    pub(in crate::stream) fn retain(&mut self, gone: &mut Vec<String>, keep: impl Fn(&RecordBatch) -> bool) -> Result<()> {
+    pub(in crate::stream) fn retain(
+        &mut self,
+        gone: &mut Vec<String>,
+        keep: impl Fn(&RecordBatch) -> bool,
+    ) -> Result<()> {
         for (name, rows) in std::mem::take(&mut self.stored) {
             if keep(&rows.read().map_err(lost)?) {
                 self.stored.push((name, rows));

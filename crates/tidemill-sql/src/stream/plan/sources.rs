@@ -106,7 +106,8 @@ impl Builder<'_> {
         let time = self.source_time(dataset)?;
         let schema = Arc::clone(&accepted);
         let dataset = name.to_owned();
-        let kind = SourceNode { dataset, source, hints, decoder, gate, time, schema, rules: Arc::new(definition) };
+        let (rules, follow) = (Arc::new(definition), changes.is_some());
+        let kind = SourceNode { dataset, source, hints, decoder, gate, time, schema, rules, changes: follow };
         let node = self.graph.add(name, NodeKind::Source(kind));
         Ok(Placed { node, schema: accepted, changes })
     }
