@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tidemill_model::Result;
-use tidemill_runtime::{Operator, OperatorFactory, Reentrance};
+use tidemill_runtime::{LookedUp, Operator, OperatorFactory, Reentrance};
 
 /// Makes the operators of another factory.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ impl OperatorFactory for Versioned {
 
     fn describe(&self) -> String {
         self.step.describe()
+    }
+
+    fn table(&self) -> Option<Arc<dyn LookedUp>> {
+        self.step.table()
     }
 
     fn fingerprint(&self) -> String {
