@@ -290,6 +290,7 @@ impl Operator for Asof {
         if std::mem::take(&mut self.time_unsaved) {
             chunks.push(time_chunk(self.time, self.lane).map_err(unwritable)?);
         }
+        self.keys.settle();
         self.relieve()?;
         Ok(chunks)
     }

@@ -190,10 +190,21 @@ impl Keys {
             self.numbers.remove(&slot.key);
             (slot.key, slot.lines) = (Arc::default(), [Line::default(), Line::default()]);
             if let Some(shorter) = self.free.put(key, self.slots.len()) {
-                self.slots.truncate(shorter);
-                self.slots.shrink_to_fit();
-                self.numbers.shrink_to_fit();
+                self.shorten(shorter);
             }
         }
+    }
+
+    /// Gives memory back that most keys have left, at the end of an epoch.
+    pub(super) fn settle(&mut self) {
+        if let Some(shorter) = self.free.settle(self.slots.len()) {
+            self.shorten(shorter);
+        }
+    }
+
+    fn shorten(&mut self, shorter: usize) {
+        self.slots.truncate(shorter);
+        self.slots.shrink_to_fit();
+        self.numbers.shrink_to_fit();
     }
 }

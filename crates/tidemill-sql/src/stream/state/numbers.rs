@@ -32,6 +32,13 @@ impl Numbers {
         due.then(|| self.shorten(length)).filter(|shorter| *shorter < length)
     }
 
+    /// How many places a vector of `length` may be cut to, when most are free. Asked once an epoch: the numbers that are
+    /// freed last, such as at the end of a day, may be too few to make looking for it worth while.
+    pub(in crate::stream) fn settle(&mut self, length: usize) -> Option<usize> {
+        let due = self.freed > 0 && self.free.len() * 4 > length * 3 && length > WORTH_SHORTENING;
+        due.then(|| self.shorten(length)).filter(|shorter| *shorter < length)
+    }
+
     fn shorten(&mut self, length: usize) -> usize {
         self.freed = 0;
         let mut is_free = vec![false; length];

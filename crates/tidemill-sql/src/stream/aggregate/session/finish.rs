@@ -444,6 +444,7 @@ impl Operator for Sessions {
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {
         let chunks = self.changed_chunks()?;
+        self.index.settle();
         self.relieve().map_err(|error| failed(&error, &self.place))?;
         Ok(chunks)
     }

@@ -232,12 +232,23 @@ impl Index {
         }
     }
 
+    /// Gives memory back that most sessions have left, at the end of an epoch.
+    pub(super) fn settle(&mut self) {
+        if let Some(shorter) = self.free.settle(self.sessions.len()) {
+            self.shorten(shorter);
+        }
+    }
+
+    fn shorten(&mut self, shorter: usize) {
+        self.sessions.truncate(shorter);
+        self.sessions.shrink_to_fit();
+        self.keys.shrink_to_fit();
+    }
+
     /// The number is another session's from now on, or nobody's.
     fn give_back(&mut self, id: u32) {
         if let Some(shorter) = self.free.put(id, self.sessions.len()) {
-            self.sessions.truncate(shorter);
-            self.sessions.shrink_to_fit();
-            self.keys.shrink_to_fit();
+            self.shorten(shorter);
         }
     }
 
