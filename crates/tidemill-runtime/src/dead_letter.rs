@@ -148,7 +148,7 @@ pub fn letters_as_table(
     let epochs = named.iter().map(|named| named.as_ref().and_then(|(_, epoch)| *epoch).map(|epoch| epoch as i64));
     columns.push(Arc::new(Int64Array::from_iter(epochs)));
     RecordBatch::try_new(dead_letter_schema(), columns).map_err(|e| {
-        Error::new(Kind::Corrupt, "X005", "a file of dead letters has other columns than it should")
+        Error::new(Kind::Corrupt, "X081", "a file of dead letters has other columns than it should")
             .fact("it was written by another version; run that one, or remove the file")
             .because(e)
     })
