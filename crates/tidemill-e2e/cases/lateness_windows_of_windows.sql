@@ -17,8 +17,8 @@ CREATE TABLE orders (
 -- @query
 SELECT window_start, max(n) AS most, sum(n) AS n
 FROM TUMBLE((
-  SELECT region, window_start, count(*) AS n
+  SELECT region, window_start AS began, count(*) AS n
   FROM TUMBLE(orders, at, INTERVAL '10 seconds')
   GROUP BY region, window_start, window_end
-), window_start, INTERVAL '1 minute')
+), began, INTERVAL '1 minute')
 GROUP BY window_start, window_end

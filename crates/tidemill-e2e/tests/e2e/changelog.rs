@@ -168,7 +168,7 @@ CREATE TABLE orders (id BIGINT, region VARCHAR, at TIMESTAMP,
     WATERMARK FOR at AS at - INTERVAL '1 second') WITH (connector = 'files', path = 'in/', format = 'json');
 CREATE TABLE minutes (PRIMARY KEY (region, window_start)) WITH (connector = 'files', path = 'minutes', format = 'debezium_json');
 CREATE TABLE kept (PRIMARY KEY (region, window_start)) WITH (connector = 'delta', path = 'kept', write = 'upsert');
-CREATE TABLE best WITH (connector = 'files', path = 'best', format = 'json');
+CREATE TABLE best (window_start TIMESTAMP, id BIGINT) WITH (connector = 'files', path = 'best', format = 'json');
 CREATE VIEW counted AS SELECT region, window_start, count(*) AS n FROM TUMBLE(orders, at, INTERVAL '1 minute')
   GROUP BY region, window_start, window_end;
 INSERT INTO minutes SELECT * FROM counted;

@@ -360,7 +360,7 @@ fn the_command_line_replays_what_was_corrected() {
     assert_eq!(count("copies"), 2);
 
     // The rule stands, so they are letters again, and say how often they were tried.
-    let again = good(&["dead-letters", "replay", "p", "--reason", "amount not positive", "--format", "json"]);
+    let again = good(&["dead-letters", "replay", "p", "--reason", "positive", "--format", "json"]);
     let reasons = good(&["query", "SELECT reason FROM orders.dead_letters", "--format", "json"]).json();
     assert!(again.json()["replayed"] == 2 && again.json()["dead_again"] == 2, "{again:?} {reasons}");
     assert_eq!(count("orders.dead_letters WHERE attempts = 1 AND replayed_epoch IS NULL"), 2);

@@ -131,8 +131,10 @@ fn process(shop: &mut Shop, world: &mut World, changes: &mut usize, crash: Optio
                 Change::Version(_) => table.met.failed.is_none() && is_newest(&workspace, &handle, table),
                 Change::Gone => table.met.failed.is_some(),
             });
-            if there {
+            // What was read before is committed too, and is looked at before only the new version counts.
+            if there && seen.rows_read == seen.counters.rows_read {
                 waiting = None;
+                shop.look();
                 shop.recent = BTreeSet::from([shop.version]);
                 world.deliver(random)?;
             }

@@ -286,17 +286,20 @@ impl Coordinator {
         let quiet = self.tick > 0 && self.shared.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire) == self.tick);
         let finished = self.shared.boards.values().all(|board| lock(board).is_finished());
         let rows = self.shared.rows_since_barrier.load(Ordering::Acquire);
+        // A lane at its bound reads on behind a barrier only, though it may be full of what its operators made of earlier rows.
+        let full = self.shared.wants_barrier.load(Ordering::Relaxed);
         let seen = Observed {
             now,
             since,
             changed: self.first
                 || rows > 0
+                || full
                 || self.watermarks() != self.marks
                 || self.due.is_some_and(|due| due <= now)
                 || self.tables.has_ready() && following,
             quiet,
             finished: self.bounded && finished,
-            full: self.shared.wants_barrier.load(Ordering::Relaxed),
+            full,
             stop: self.stop.is_set(),
         };
         self.job.progress.update(|p| p.rows_read = p.counters.rows_read + rows);

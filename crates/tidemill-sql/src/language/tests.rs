@@ -159,7 +159,7 @@ error[C011]: unknown pipeline option `checkpont`
    |
  2 |   checkpont = '1 second', delivery = 'exactly-once');
    |   ^^^^^^^^^ did you mean `checkpoint`?
-   = options: trigger, checkpoint, latency, delivery, start, on_error, max_errors, late, emit
+   = options: trigger, checkpoint, latency, delivery, start, on_error, max_errors, late, allowed_lateness, emit, emit_every
 ",
         ),
         (

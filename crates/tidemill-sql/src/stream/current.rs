@@ -157,7 +157,7 @@ mod tests {
 
     use arrow::array::{AsArray, StringArray};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-    use tidemill_runtime::Route;
+    use tidemill_runtime::{Route, StateChunk};
 
     use super::*;
 
@@ -230,13 +230,15 @@ mod tests {
                 model.iter().map(|(key, note)| ((*key, note.clone()), 1)).collect();
             assert_eq!(standing, expected, "epoch {epoch}");
             for (number, lane) in lanes.iter_mut().enumerate() {
-                for chunk in lane.snapshot(Epoch(epoch)).expect("a snapshot") {
+                let mut keep = |chunk: StateChunk| {
                     let name = format!("{number}/{}", chunk.name);
                     match chunk.rows {
                         Some(rows) => drop(stored.insert(name, rows)),
                         None => drop(stored.remove(&name)),
                     }
-                }
+                    Ok(())
+                };
+                lane.snapshot_into(Epoch(epoch), &mut keep).expect("a snapshot");
             }
             if random.u8(0..3) > 0 {
                 continue;
@@ -250,7 +252,10 @@ mod tests {
             lanes = (0..count)
                 .map(|lane| {
                     let mut operator = factory.create(lane, count).expect("an operator");
-                    operator.restore(old.clone(), lane, count).expect("restores");
+                    let names: Vec<String> = old.iter().map(|(name, _)| name.clone()).collect();
+                    let mut chunks = old.iter().cloned().map(Ok);
+                    let mut of = Stored::new((lane, count), false, &names, &mut chunks);
+                    operator.restore_from(&mut of).expect("restores");
                     operator
                 })
                 .collect();

@@ -97,6 +97,11 @@ impl Case {
         self.windows() > 0 || self.query.contains(" OVER (")
     }
 
+    /// Whether tables too show windows that are open.
+    pub(crate) fn shows_open(&self) -> bool {
+        self.options.contains("emit = 'changes'")
+    }
+
     /// Whether a view shows only what time has passed: of windows that are made of windows the inner ones.
     pub(crate) fn waits_in_views(&self) -> bool {
         self.waits || self.windows() > 1

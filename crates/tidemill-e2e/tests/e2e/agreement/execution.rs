@@ -179,7 +179,8 @@ impl Bench<'_> {
         let reading = if self.case.reads_changes() { Reading::Log } else { reading };
         let written = formats[random.usize(0..2)];
         let batch = matches!(way, Way::Interval | Way::Intervals { .. });
-        let windows = self.case.is_windowed() && (*target != Target::View || self.case.waits_in_views());
+        let shows_open = *target == Target::View || self.case.shows_open();
+        let windows = self.case.is_windowed() && (!shows_open || self.case.waits_in_views());
         let closes = (windows || self.case.waits) && !batch && !matches!(reading, Reading::AllFiles(_));
         let told = |e: tidemill_model::Error| Failure {
             refused: matches!(e.kind(), Kind::Plan | Kind::Config).then(|| e.code()),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
@@ -114,19 +114,29 @@ fn together(
     random: &mut Random,
 ) -> datafusion::common::Result<ScalarValue> {
     let rows = columns.first().map_or(0, |column| column.len());
+    // A group comes with its first row: parts without rows are none.
+    let parts: Vec<&(usize, usize)> = parts.iter().filter(|(_, length)| *length > 0).collect();
+    let mut first = groups(aggregate)?;
+    if parts.is_empty() {
+        // A row that a filter leaves out: the group is there and has seen no value.
+        let unseen: Vec<ArrayRef> = columns.iter().map(|column| new_null_array(column.data_type(), 1)).collect();
+        first.update_batch(&unseen, &[0], Some(&BooleanArray::from(vec![false])), 1)?;
+        return ScalarValue::try_from_array(&first.evaluate(EmitTo::All)?, 0);
+    }
     let mut of: Vec<usize> = vec![0; rows];
     for (part, (from, length)) in parts.iter().enumerate() {
         of[*from..from + length].fill(part);
     }
-    let mut first = groups(aggregate)?;
     first.update_batch(columns, &of, None, parts.len())?;
     let state = random.restored(aggregate, first.state(EmitTo::All)?)?;
-    // One row of state for each part, and a group beside that nothing goes to.
+    // One row of state for each part, in another order for the group beside.
     let mut last = groups(aggregate)?;
-    let order = random.order(parts.len());
-    let state = state.iter().map(|column| take(column, &order, None).map_err(Into::into));
-    let state = state.collect::<datafusion::common::Result<Vec<ArrayRef>>>()?;
-    last.merge_batch(&state, &vec![1; parts.len()], 2)?;
+    for group in [0, 1] {
+        let order = random.order(parts.len());
+        let state = state.iter().map(|column| take(column, &order, None).map_err(Into::into));
+        let state = state.collect::<datafusion::common::Result<Vec<ArrayRef>>>()?;
+        last.merge_batch(&state, &vec![group; parts.len()], group + 1)?;
+    }
     ScalarValue::try_from_array(&last.evaluate(EmitTo::All)?, 1)
 }
 
