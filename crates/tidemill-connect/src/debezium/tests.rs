@@ -59,6 +59,9 @@ fn lines(text: &str) -> Records {
     Records { data: text.as_bytes().to_vec().into(), ends: None, positions: Positions::Bytes(0) }
 }
 
+/// A record, and what it says with a key and without one.
+type Case = (String, Result<Vec<Row>, String>, Result<Vec<Row>, String>);
+
 #[test]
 fn each_record_gives_the_rows_that_it_changes_or_says_why_not() {
     let row = |weight, key, note: &str| (weight, Some(key), Some(note.to_owned()));
@@ -67,7 +70,7 @@ fn each_record_gives_the_rows_that_it_changes_or_says_why_not() {
     let why = "without a PRIMARY KEY on the table a change brings the row that it takes back (in Postgres: REPLICA IDENTITY FULL)";
     let ok = |rows: Vec<Row>| Ok(rows);
     // Record, what it is with a key and without one.
-    let cases: Vec<(String, Result<Vec<Row>, String>, Result<Vec<Row>, String>)> = vec![
+    let cases: Vec<Case> = vec![
         (format!(r#"{{"before":null,"after":{a},"op":"c"}}"#), ok(vec![came(1, "a")]), ok(vec![came(1, "a")])),
         (format!(r#"{{"op":"r","after":{a}}}"#), ok(vec![came(1, "a")]), ok(vec![came(1, "a")])),
         (
@@ -120,7 +123,7 @@ fn each_record_gives_the_rows_that_it_changes_or_says_why_not() {
     let bad = bad.map(|(record, text)| (record.to_owned(), both(text), both(text)));
     let cases: Vec<_> = cases.into_iter().chain(bad).collect();
     for keyed in [true, false] {
-        let expected = |case: &(String, Result<Vec<Row>, String>, Result<Vec<Row>, String>)| {
+        let expected = |case: &Case| {
             if keyed { case.1.clone() } else { case.2.clone() }
         };
         for case in &cases {
