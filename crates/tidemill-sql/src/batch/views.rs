@@ -144,7 +144,8 @@ impl ViewSource for Stored {
 }
 
 /// The letters without those that several runs of intervals found in the same place: a record without event time
-/// belongs to no interval, so each run that reads it finds it. Rows that a statement failed on are the run's own.
+/// belongs to no interval, so each run that reads it finds it. Rows that a statement failed on are the run's own, and the
+/// letters of a stream have names: one that entered again in vain is another letter of the same place.
 fn once_each(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     use arrow::array::{Array, AsArray, BooleanArray};
     use arrow::datatypes::Int64Type;
@@ -153,12 +154,13 @@ fn once_each(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     for batch in batches {
         let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned();
         let number = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).cloned();
-        let (Some(pipeline), Some(dataset), Some(split), Some(position), Some(times)) = (
+        let (Some(pipeline), Some(dataset), Some(split), Some(position), Some(times), Some(letters)) = (
             text("pipeline"),
             text("dataset"),
             text("split"),
             number("position"),
             batch.column_by_name("event_time").cloned(),
+            text("letter"),
         ) else {
             return Err(Error::new(Kind::Corrupt, "X005", "a file of dead letters has other columns than it should")
                 .fact("it was written by another version; run that one, or remove the file"));
@@ -171,7 +173,9 @@ fn once_each(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
                     split.value(row).to_owned(),
                     position.value(row),
                 );
-                Some(times.is_valid(row) || split.value(row).starts_with(STATEMENT) || seen.insert(key))
+                let new = seen.insert(key);
+                let told_apart = letters.is_valid(row) || times.is_valid(row);
+                Some(new || told_apart || split.value(row).starts_with(STATEMENT))
             })
             .collect();
         let batch = arrow::compute::filter_record_batch(&batch, &keep);
