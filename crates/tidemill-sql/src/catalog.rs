@@ -293,6 +293,7 @@ impl Catalog {
     /// Plan, without a place: the output lacks what the mode needs.
     pub fn write_mode(&self, name: &str, output: &Schema) -> Result<WriteMode> {
         let (dataset, binding) = self.binding(name, Side::Live)?;
+        self.written_in_order(name)?;
         match binding.settings.text("write") {
             Some("upsert") => upsert(dataset, &binding.settings, output),
             Some("replace") => replace(dataset, &binding.settings, output),

@@ -80,6 +80,27 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Refuses to write records of rows that their key keeps in order from one partition to another.
+    pub(super) fn written_in_order(&self, name: &str) -> Result<()> {
+        let (settings, dataset) = (self.settings(name, Side::Live)?, self.dataset(name)?);
+        let one = settings.integer("partitions") == Some(1);
+        if settings.text("changelog") != Some("upsert")
+            || self.connector_of(name, Side::Live)? != "log"
+            || one
+            || settings.text("key").is_some()
+        {
+            return Ok(());
+        }
+        let message = format!("records of one row of `{name}` would lie in several partitions");
+        let first = dataset.primary_key.first().map_or("id", String::as_str);
+        Err(Error::new(Kind::Config, "C194", message)
+            .at(&dataset.place)
+            .label("changes of a row could change places")
+            .fact(format!("write the rows of a key to one partition: key = '{first}'; or have one, partitions = '1'")))
+    }
+}
+
 /// What `changelog` needs, and what it makes of the option that belongs to it.
 pub(super) fn check_changelog(dataset: &Dataset, settings: &Settings, options: &Options) -> Result<()> {
     let given = |name: &str| options.given.get(name);
@@ -100,6 +121,14 @@ pub(super) fn check_changelog(dataset: &Dataset, settings: &Settings, options: &
         .label("needs a PRIMARY KEY")
         .fact("declare which columns tell its rows apart: CREATE TABLE name (…, PRIMARY KEY (id)) WITH (…)");
         return Err(at(error, value_place("changelog")));
+    }
+    if upsert && let Some(key) = given("key").filter(|key| !dataset.primary_key.contains(&key.value)) {
+        let message =
+            format!("`key` is not in the PRIMARY KEY of `{}`, so changes of a row could change places", dataset.name);
+        let error = Error::new(Kind::Config, "C194", message)
+            .label("records of one row would lie in several partitions")
+            .fact(format!("name one of {}", dataset.primary_key.join(", ")));
+        return Err(at(error, key.value_place.as_ref()));
     }
     let Some(deleted) = given("deleted") else { return Ok(()) };
     if !upsert {

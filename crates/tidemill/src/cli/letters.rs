@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a dry run and the run itself say the same of each letter.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ pub(super) async fn replay(
             let stop = stop_on_signal(output)?;
             let checkpoints = workspace.checkpoints(name);
             let running = tokio::task::spawn_blocking(move || prepared.run(&checkpoints, &stop));
-            let entered = watch(running, &progress, name, workspace, output).await??;
+            let entered = watch(running, &progress, name, (workspace, &BTreeMap::new), output).await??;
             if entered.epoch.is_none() {
                 output.note("stopped before its epoch was complete; nothing was changed");
             }

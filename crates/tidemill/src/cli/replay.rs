@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a dry run and the run itself say the same of each target.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -133,7 +134,7 @@ async fn compute(
     let before = progress.snapshot().counters.rows_read;
     let (checkpoints, stopped) = (workspace.checkpoints(pipeline), stop.clone());
     let running = tokio::task::spawn_blocking(move || prepared.run(&checkpoints, &stopped));
-    let outcome = watch(running, &progress, pipeline, workspace, output).await?;
+    let outcome = watch(running, &progress, pipeline, (workspace, &BTreeMap::new), output).await?;
     let outcome = outcome.map_err(|error| beside_history(workspace, pipeline, error))?;
     let rows = progress.snapshot().rows_read.saturating_sub(before);
     Ok(Some((outcome, rows, workspace.clock.now().since(begun))))

@@ -94,7 +94,7 @@ pub(crate) async fn live(
     }
     let lookups = live.lookups.clone();
     let running = tokio::task::spawn_blocking(move || live.run());
-    let outcome = watch(running, &progress, pipeline, workspace, output).await;
+    let outcome = watch(running, &progress, pipeline, (workspace, &|| lookups.refused()), output).await;
     let end = progress.snapshot();
     let took = workspace.clock.now().since(begun);
     let ended = outcome?;
@@ -107,7 +107,7 @@ pub(crate) async fn live(
 }
 
 /// Records by table and reason.
-type Refused = BTreeMap<String, BTreeMap<String, u64>>;
+pub(super) type Refused = BTreeMap<String, BTreeMap<String, u64>>;
 
 fn not_looked_up(table: &str, reasons: &BTreeMap<String, u64>) -> String {
     let reasons: Vec<String> = reasons.iter().map(|(reason, n)| format!("{reason} {}", grouped(*n))).collect();
@@ -137,7 +137,7 @@ pub(super) async fn watch<T>(
     mut running: tokio::task::JoinHandle<Result<T>>,
     progress: &Arc<Progress>,
     pipeline: &str,
-    workspace: &Workspace,
+    (workspace, refused): (&Workspace, &dyn Fn() -> Refused),
     output: &Output,
 ) -> Result<Result<T>> {
     let spinner = output.spinner();
@@ -155,7 +155,12 @@ pub(super) async fn watch<T>(
             speed = if speed == 0.0 { fresh } else { 0.7 * speed + 0.3 * fresh };
         }
         last = Some((now, shown.rows_read));
-        tables.news(&shown.tables).into_iter().for_each(|news| output.note(news));
+        let news = tables.news(&shown.tables);
+        let read_again = !news.is_empty();
+        news.into_iter().for_each(|news| output.note(news));
+        if read_again {
+            refused().iter().for_each(|(table, reasons)| output.note(not_looked_up(table, reasons)));
+        }
         spinner.set_message(line(&shown, speed, now));
         if output.reports_every().is_some_and(|every| now.since(reported) >= every) {
             reported = now;

@@ -107,9 +107,14 @@ pub(super) fn check(starts: &Starts, record: &Manifest) -> Result<()> {
             .collect();
         for (split, offset) in splits {
             let Some(read) = begun.get(split) else {
+                // The ids of a topic's partitions begin with the topic.
+                let meant = begun.keys().find(|id| id.to_string().ends_with(&format!("/{split}")));
                 let names = known(&mut begun.keys().take(20).map(ToString::to_string));
                 let error = wrong(format!("no split `{split}` of `{source}` was read"));
-                return Err(error.fact(format!("splits: {names}")));
+                return Err(match meant {
+                    Some(id) => error.label(format!("did you mean {source}/{id}={offset}?")),
+                    None => error.fact(format!("splits, to be written {source}/SPLIT={offset}: {names}")),
+                });
             };
             if let Some(read) = read.as_ref().filter(|read| is_behind(offset, read)) {
                 let message = format!("offset {offset} of split {split} of `{source}` lies behind what was read");

@@ -182,6 +182,12 @@ impl Verifying<'_> {
         if self.catalog.presence(&insert.target, Side::Live)? != Presence::There {
             return Ok(None);
         }
+        if self.catalog.settings(&insert.target, Side::Live)?.text("changelog") == Some("upsert") {
+            return Ok(Some(format!(
+                "records of `{}` replace each other by key; what reads it can be verified",
+                insert.target
+            )));
+        }
         if holds_back(self.manifest, &insert.target) {
             return Ok(Some(format!(
                 "changes of `{}` are held back by emit_every; they go out later, and when the run ends",
@@ -219,7 +225,7 @@ impl Verifying<'_> {
         let project = self.catalog.project();
         for dataset in lookups(&plan, project) {
             verified.notes.push(format!(
-                "depends on arrival: the stream looked up in `{dataset}` as it was when each run started, this did as it is now"
+                "depends on arrival: the stream looked up in `{dataset}` as it was when its rows came, this did as it is now"
             ));
         }
         let plans = match by_interval {

@@ -53,17 +53,20 @@ impl Reached<'_> {
 
     fn settle(&self, plan: LogicalPlan, when: When) -> Result<LogicalPlan> {
         let window = self.window(&plan);
-        let below = if window.is_some() { When::Final } else { when };
+        // What is chosen among results of windows takes those that are final.
+        let chooses = waits_for_order(&plan) || matches!(plan, LogicalPlan::Window(_));
+        let below = if window.is_some() || chooses { When::Final } else { when };
         let mut when = if waits_for_order(&plan) { When::Final } else { when };
         if when == When::Closed && self.is_of_windows(&plan)? {
             when = When::Final;
         }
-        let watermark = self.watermark_of(&plan)?;
-        let watermark = if when == When::Final { watermark.behind(self.lateness) } else { watermark };
+        let reached = self.watermark_of(&plan)?;
+        let watermark = if when == When::Final { reached.behind(self.lateness) } else { reached };
         let plan = plan.map_children(|child| Ok(Transformed::yes(self.settle(child, below)?)))?.data;
-        if let Some(node) = DedupNode::of(&plan).filter(|_| watermark != Watermark::MAX) {
+        if let Some(node) = DedupNode::of(&plan).filter(|_| reached != Watermark::MAX) {
+            // It waits for no late row.
             let time = node.time;
-            return before(plan, time, watermark);
+            return before(plan, time, reached);
         }
         match window {
             Some(window) if when != When::Open && watermark != Watermark::MAX => closed(plan, &window, watermark),

@@ -101,7 +101,7 @@ impl Partial {
             let mut starts = window.starts(&values(&window.column, &rows)?);
             let least = arrow::compute::min(&starts).unwrap_or(i64::MAX);
             if starts.null_count() > 0 || window.first_window(least) < self.earliest_open {
-                (rows, starts) = self.without_late(&rows, window, &starts, out)?;
+                (rows, starts) = self.without_late(&rows, window, &starts, (taken_back, out))?;
             }
             self.earliest_held = self.earliest_held.min(arrow::compute::min(&starts).unwrap_or(i64::MAX));
             keys.push(Arc::new(starts));
@@ -126,13 +126,16 @@ impl Partial {
         rows: &RecordBatch,
         window: &WindowBy,
         starts: &TimestampMicrosecondArray,
-        out: &mut Output,
+        (taken_back, out): (bool, &mut Output),
     ) -> Result<(RecordBatch, TimestampMicrosecondArray), DataFusionError> {
         let open = self.earliest_open;
         let told = starts.iter().map(|start| start.and_then(|start| window.came_late(start, open)));
         let told: Vec<Option<CameLate>> = told.collect();
         self.late += told.iter().flatten().map(|late| late.pairs).sum::<u64>();
-        out.late.extend(self.home.keep(rows, &told, self.watermark)?);
+        // A row that is taken back came in time once; only the one that comes in its place is late.
+        if !taken_back {
+            out.late.extend(self.home.keep(rows, &told, self.watermark)?);
+        }
         let keep = mask(starts.iter().map(|start| start.is_some_and(|start| window.last_window(start) >= open)));
         let rows = filter_record_batch(rows, &keep)?;
         let starts = window.starts(&values(&window.column, &rows)?);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Place, Result, Watermark};
 use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
@@ -167,7 +167,17 @@ impl Closing {
         }
         if !late.is_empty() {
             self.late += late.len() as u64;
-            out.late.extend(self.home.keep(rows, &told_late(&late, told, rows.num_rows()), self.watermark)?);
+            let mut of = told_late(&late, told, rows.num_rows());
+            let shown = if is_weighted(&self.inputs[input].schema) {
+                // A row that is taken back came in time once; only the one that comes in its place is late.
+                let last = rows.num_columns() - 1;
+                let weights = rows.column(last).as_primitive::<Int64Type>().values();
+                of.iter_mut().zip(weights).filter(|(_, weight)| **weight < 0).for_each(|(of, _)| *of = None);
+                rows.project(&(0..last).collect::<Vec<_>>())?
+            } else {
+                rows.clone()
+            };
+            out.late.extend(self.home.keep(&shown, &of, self.watermark)?);
         }
         for (start, numbers) in by_window {
             let part = match numbers.len() == rows.num_rows() {

@@ -81,16 +81,20 @@ impl<'a> Builder<'a> {
         let emission = match &statement.target {
             Target::Sink(_) if !self.pipeline.emit_changes && self.lateness(statement) > 0 => Emission::Corrected,
             Target::Sink(_) if !self.pipeline.emit_changes => Emission::Once,
-            Target::Sink(insert) if !self.takes_changes(statement) => {
-                let message = format!("`{}` takes no changes, which emit = 'changes' would give it", insert.target);
-                return Err(Error::new(Kind::Plan, "P149", message)
-                    .at(&insert.place)
-                    .fact("declare the table with write = 'upsert' and a PRIMARY KEY, or with format = 'debezium_json'")
-                    .fact("or leave emit out, so that each window is written once, when it has closed"));
-            }
             Target::Sink(_) | Target::View(_) => Emission::Changes,
         };
         let stream = self.walk(&statement.plan, Walk { statement, emission, most: None })?;
+        if let Target::Sink(insert) = &statement.target
+            && emission == Emission::Changes
+            && stream.changes
+            && !self.takes_changes(statement)
+        {
+            let message = format!("`{}` takes no changes, which emit = 'changes' would give it", insert.target);
+            return Err(Error::new(Kind::Plan, "P149", message)
+                .at(&insert.place)
+                .fact("declare the table with write = 'upsert' and a PRIMARY KEY, or with format = 'debezium_json'")
+                .fact("or leave emit out, so that each window is written once, when it has closed"));
+        }
         match &statement.target {
             Target::Sink(insert) => self.add_sink(statement, insert, stream),
             Target::View(view) => self.add_view(statement, view, stream),

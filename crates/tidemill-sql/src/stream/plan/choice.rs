@@ -69,7 +69,8 @@ impl Builder<'_> {
         let operator = self.add_operator(walk.statement, "dedup", Arc::new(factory));
         self.graph.connect(from, operator, 0, Route::Hash(node.keys.clone()));
         let time = self.time_of(plan);
-        Ok(Stream::of(operator, Arc::clone(plan.schema()), false).timed(time))
+        // A row that is behind time is late here, so none comes late below.
+        Ok(Stream::of(operator, Arc::clone(plan.schema()), false).timed(time).settled(true))
     }
 
     /// A GROUP BY without a window whose aggregates are columns of one row of each group: DISTINCT ON, and `last_value` or
