@@ -1,8 +1,8 @@
 //! [`Checkpoints`]: the durable progress of one pipeline in a [`BlobStore`].
 //!
 //! ```text
-//! pipelines/<pipeline>/epochs/<20 digits>.json            the manifest of an epoch
-//! pipelines/<pipeline>/state/<20 digits>-<crc>.bin        all state chunks that the epoch wrote
+//! pipelines/<pipeline>/epochs/<20 digits>.json            the manifest of an epoch, with chunks of state if they are few bytes
+//! pipelines/<pipeline>/state/<20 digits>-<crc>.bin        the state chunks that the epoch wrote otherwise
 //! pipelines/<pipeline>/dead_letters/<dataset>/…           see `dead_letters.rs`; `late/` and `replayed/` beside it, too
 //! pipelines/<pipeline>/published                          the manifest that every sink is known to have committed
 //! ```
@@ -170,7 +170,9 @@ impl Checkpoints {
             known.files.insert(file.clone());
         }
         let refs = places.into_iter();
-        Ok(refs.map(|(key, start, length, crc)| (key, ChunkRef { file: file.clone(), start, length, crc })).collect())
+        Ok(refs
+            .map(|(key, start, length, crc)| (key, ChunkRef { file: file.clone(), start, length, crc, here: None }))
+            .collect())
     }
 
     /// The bytes of a state chunk.
@@ -178,7 +180,10 @@ impl Checkpoints {
     /// # Errors
     /// Corrupt, when they are not what was written; Unavailable.
     pub fn read_chunk(&self, chunk: &ChunkRef) -> Result<Bytes> {
-        let bytes = self.store.get_range(&chunk.file, chunk.start, chunk.length)?;
+        let bytes = match chunk.bytes_here() {
+            Some(bytes) => bytes,
+            None => self.store.get_range(&chunk.file, chunk.start, chunk.length)?,
+        };
         if crc32c::crc32c(&bytes) == chunk.crc {
             return Ok(bytes);
         }
@@ -214,6 +219,15 @@ impl Checkpoints {
     /// # Errors
     /// Unavailable; what was not removed is tried again next time.
     pub fn prune(&self, newest: &Manifest) -> Result<()> {
+        self.prune_some(newest, usize::MAX)
+    }
+
+    /// As [`Checkpoints::prune`], but removes at most so many files, or an eighth of those that can go if that is more: who
+    /// commits often is not held up by what many epochs together have left. The rest goes later.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::prune`].
+    pub fn prune_some(&self, newest: &Manifest, at_most: usize) -> Result<()> {
         let mut guard = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match guard.as_mut() {
             Some(known) => known,
@@ -231,7 +245,8 @@ impl Checkpoints {
             epoch_of(file).is_some_and(|epoch| epoch <= newest.epoch)
                 && !known.kept.values().any(|files| files.contains(file))
         };
-        let doomed: Vec<String> = known.files.iter().filter(|file| unreferenced(file)).cloned().collect();
+        let mut doomed: Vec<String> = known.files.iter().filter(|file| unreferenced(file)).cloned().collect();
+        doomed.truncate(at_most.max(doomed.len() / 8));
         for file in doomed {
             self.store.delete(&file)?;
             known.files.remove(&file);
@@ -308,7 +323,8 @@ pub(crate) fn name_part(name: &str) -> String {
 }
 
 fn state_files(manifest: &Manifest) -> BTreeSet<String> {
-    manifest.state.values().flat_map(|state| state.chunks.values()).map(|chunk| chunk.file.clone()).collect()
+    let chunks = manifest.state.values().flat_map(|state| state.chunks.values());
+    chunks.filter(|chunk| chunk.here.is_none()).map(|chunk| chunk.file.clone()).collect()
 }
 
 fn to_json(manifest: &Manifest) -> Result<Vec<u8>> {

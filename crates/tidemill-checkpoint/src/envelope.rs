@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_model::{Error, Kind, Result};
 
 /// Raised when a reader of the old format would misread the new one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_not_called_damaged() {
-        let sealed = b"{\"tidemill\":\"manifest\",\"version\":2,\"crc32c\":\"00000000\"}\nwhatever";
+        let sealed = b"{\"tidemill\":\"manifest\",\"version\":3,\"crc32c\":\"00000000\"}\nwhatever";
         assert_eq!(open("manifest", "f", sealed).expect_err("newer").code(), "C044");
     }
 }

@@ -69,8 +69,9 @@ impl LocalStore {
         Ok(self.root.join(name))
     }
 
-    /// Writes the bytes to an unfinished file and through to the disk, then gives it its name by `publish`.
-    fn write<T>(&self, path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<T>) -> Result<T> {
+    /// Writes the bytes to an unfinished file and through to the disk, then gives it its name by `publish`, which answers
+    /// whether the file has another name as well.
+    fn write<T>(&self, path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<(T, bool)>) -> Result<T> {
         self.prepare()?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.unfinished.join(format!("{}-{number}", std::process::id()));
@@ -81,24 +82,25 @@ impl LocalStore {
             sync_folder(folder)?;
             Ok(outcome)
         });
-        // After a rename there is nothing left to remove; after a link or an error there is.
-        let _ = fs::remove_file(&unfinished);
-        written.map_err(|e| Error::io("write", path.display(), e))
+        if !matches!(written, Ok((_, false))) {
+            let _ = fs::remove_file(&unfinished);
+        }
+        written.map(|(outcome, _)| outcome).map_err(|e| Error::io("write", path.display(), e))
     }
 }
 
 impl BlobStore for LocalStore {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(name)?;
-        self.write(&path, bytes, |unfinished| fs::rename(unfinished, &path))
+        self.write(&path, bytes, |unfinished| Ok((fs::rename(unfinished, &path)?, false)))
     }
 
     fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
         let path = self.path(name)?;
         // A hard link never replaces: of several processes exactly one succeeds.
         self.write(&path, bytes, |unfinished| match fs::hard_link(unfinished, &path) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Ok(()) => Ok((true, true)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok((false, true)),
             Err(e) => Err(e),
         })
     }

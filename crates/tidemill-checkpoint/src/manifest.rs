@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidemill_model::{Epoch, Offset, SplitId, Timestamp, Watermark};
 
@@ -127,10 +130,10 @@ pub struct OperatorState {
     pub chunks: BTreeMap<String, ChunkRef>,
 }
 
-/// Rows of state in a file: one Arrow IPC stream.
+/// Rows of state, one Arrow IPC stream: a part of a file, or the manifest itself has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkRef {
-    /// The file's name in the checkpoint store.
+    /// The file's name in the checkpoint store; empty when the bytes are here.
     pub file: String,
     /// Where the chunk begins.
     pub start: u64,
@@ -138,6 +141,46 @@ pub struct ChunkRef {
     pub length: u64,
     /// CRC32C of them.
     pub crc: u32,
+    /// The bytes in base64, if they are few and lie in no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here: Option<String>,
+}
+
+impl ChunkRef {
+    /// A chunk that lies in the manifest.
+    #[must_use]
+    pub fn here(bytes: &[u8]) -> ChunkRef {
+        let (length, crc) = (bytes.len() as u64, crc32c::crc32c(bytes));
+        ChunkRef { file: String::new(), start: 0, length, crc, here: Some(BASE64.encode(bytes)) }
+    }
+
+    /// The bytes, if they lie in the manifest; empty when they are damaged, which the checksum tells.
+    pub(crate) fn bytes_here(&self) -> Option<Bytes> {
+        self.here.as_ref().map(|text| Bytes::from(BASE64.decode(text).unwrap_or_default()))
+    }
+}
+
+/// So many bytes of state may lie in a manifest. Each epoch writes them once more, and saves a file of its own.
+const MOST_HERE: u64 = 64 << 10;
+
+impl Manifest {
+    /// Whether chunks of so many bytes have room beside those that lie in the manifest.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        let chunks = self.state.values().flat_map(|state| state.chunks.values());
+        chunks.filter(|chunk| chunk.here.is_some()).map(|chunk| chunk.length).sum::<u64>() + bytes <= MOST_HERE
+    }
+
+    /// Takes out what lies in the manifest, to be written to a file: node, chunk and bytes.
+    pub fn take_here(&mut self) -> Vec<(String, String, Bytes)> {
+        let mut taken = Vec::new();
+        for (node, state) in &mut self.state {
+            for (name, chunk) in state.chunks.extract_if(.., |_, chunk| chunk.here.is_some()) {
+                taken.extend(chunk.bytes_here().map(|bytes| (node.clone(), name, bytes)));
+            }
+        }
+        taken
+    }
 }
 
 /// What a reader must know of a view beside its rows.

@@ -115,7 +115,7 @@ mod tests {
     use crate::{ChunkRef, OperatorState, SourceProgress, SplitProgress, ViewState};
 
     fn state(fingerprint: &str) -> OperatorState {
-        let chunk = ChunkRef { file: format!("file of {fingerprint}"), start: 0, length: 1, crc: 0 };
+        let chunk = ChunkRef { file: format!("file of {fingerprint}"), start: 0, length: 1, crc: 0, here: None };
         OperatorState {
             fingerprint: fingerprint.to_owned(),
             lanes: 1,

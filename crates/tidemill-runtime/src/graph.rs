@@ -4,10 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
 use tidemill_model::{Result, Timestamp};
 
 use crate::{Decoder, Gate, OperatorFactory, ReadHints, Sink, Source};
@@ -117,33 +114,6 @@ pub enum Route {
     Forward,
     /// By the hash of these columns; no columns means lane 0 gets everything.
     Hash(Vec<usize>),
-}
-
-impl Route {
-    /// The lane of each row: a stable hash of the key columns modulo `lanes`. The same in every run and version, as
-    /// restored state is divided by it.
-    ///
-    /// # Errors
-    /// When a key column's type has no row format.
-    pub fn lane_of(batch: &RecordBatch, columns: &[usize], lanes: usize) -> Result<Vec<usize>, ArrowError> {
-        if columns.is_empty() || lanes == 1 {
-            return Ok(vec![0; batch.num_rows()]);
-        }
-        let arrays: Vec<ArrayRef> = columns.iter().map(|&c| Arc::clone(batch.column(c))).collect();
-        let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
-        let rows = RowConverter::new(fields)?.convert_columns(&arrays)?;
-        Ok(rows.iter().map(|row| (stable_hash(row.as_ref()) % lanes as u64) as usize).collect())
-    }
-}
-
-/// FNV-1a with a final mix; part of the state format.
-fn stable_hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash ^= hash >> 32;
-    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (hash >> 29)
 }
 
 impl Graph {

@@ -19,6 +19,7 @@ mod lineage;
 mod looked_up;
 mod memory;
 mod operator;
+mod route;
 mod row_text;
 mod sink;
 mod source;

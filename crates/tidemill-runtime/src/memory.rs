@@ -77,6 +77,12 @@ impl StateMemory {
         Share { memory: self.clone(), own: 0 }
     }
 
+    /// How many bytes they may take.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// How many bytes states take now.
     #[must_use]
     pub fn taken(&self) -> usize {
@@ -135,6 +141,12 @@ impl Share {
     pub fn excess(&self) -> usize {
         let (limit, taken) = (self.memory.0.limit, self.memory.taken());
         if taken <= limit { 0 } else { (taken - limit + limit / 8).min(self.own) }
+    }
+
+    /// How many bytes more states may take.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.memory.0.limit.saturating_sub(self.memory.taken())
     }
 
     /// How many bytes may come before the operator counts again what it takes.

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
-use bytes::Bytes;
-use tidemill_model::{Epoch, Result, Timestamp, Watermark};
+use tidemill_model::{Epoch, Timestamp, Watermark};
 
 use super::pull::SourceCut;
-use crate::{ColdFile, Committable, EpochEnd, Filed, LateRow, StateMemory};
+use super::staging::Staged;
+use crate::{ColdFile, Committable, EpochEnd, Filed, LateRow};
 
 /// What the coordinator asks of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,37 +34,6 @@ pub(crate) struct StagedChunk {
     pub(crate) rows: Option<RecordBatch>,
 }
 
-/// Encoded rows, in memory or in the tier.
-#[derive(Debug)]
-pub(crate) enum Staged {
-    Here(Bytes),
-    Parked(ColdFile),
-}
-
-/// Encoded state of an epoch beyond so many bytes waits for the epoch in the tier.
-const STAGED_HERE: usize = 32 << 20;
-
-impl Staged {
-    /// These bytes, after so many that the lane has staged for the epoch in hand.
-    pub(crate) fn of(bytes: Bytes, staged: &mut usize, memory: &StateMemory) -> Result<Staged> {
-        *staged += bytes.len();
-        let share = memory.share();
-        if *staged <= STAGED_HERE || !share.is_bounded() {
-            return Ok(Staged::Here(bytes));
-        }
-        let mut file = share.file()?;
-        file.write(&bytes)?;
-        Ok(Staged::Parked(file.finish()?))
-    }
-
-    pub(crate) fn read(&self) -> Result<Bytes> {
-        match self {
-            Staged::Here(bytes) => Ok(bytes.clone()),
-            Staged::Parked(file) => Ok(Bytes::from(file.read()?)),
-        }
-    }
-}
-
 /// What a lane staged for an epoch.
 #[derive(Debug)]
 pub(crate) struct Ack {
@@ -74,6 +43,8 @@ pub(crate) struct Ack {
     pub(crate) sources: BTreeMap<String, SourceCut>,
     /// Operator node to its changed chunks.
     pub(crate) state: BTreeMap<String, Vec<StagedChunk>>,
+    /// Where chunks lie that memory had no room for.
+    pub(crate) staged: Option<ColdFile>,
     /// Sink node to what it prepared.
     pub(crate) sinks: BTreeMap<String, Committable>,
     /// View and other operator nodes to the watermark they stand at.

@@ -1,27 +1,25 @@
-//! [`Coordinator`]: decides when epochs end, and makes them durable and visible.
+//! [`Coordinator`]: decides when epochs begin and end.
 //!
-//! The life of an epoch: barriers to all lanes, acknowledgements from all, state and dead letters written, manifest
-//! created if absent (the one commit point), sinks committed, views published.
+//! The life of an epoch: barriers to all lanes, acknowledgements from all; then `publish.rs`: state and dead letters
+//! written, manifest created if absent (the one commit point), sinks committed, views published.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidemill_checkpoint::{Manifest, TableMet, switch};
-use tidemill_model::{Epoch, Error, Kind, Result, SplitId, Timestamp, Trigger, Watermark};
+use tidemill_checkpoint::{Manifest, TableMet};
+use tidemill_model::{Epoch, Error, Result, Timestamp, Trigger, Watermark};
 
-use super::board::Holder;
-use super::command::{Ack, Command};
+use super::command::Command;
 use super::exchange::lock;
 use super::job::{Job, Shared, StopFlag, all_bounded};
-use super::persist::{Draft, draft};
-use super::progress::SplitStatus;
+use super::publish::Recorded;
 use super::rebuild::{Rebuild, gone, too_many_dead};
 use super::reentry::{Reentering, too_many};
 use super::tables::Tables;
 use super::ticks::{Next, Observed, next};
-use crate::{Committable, EpochEnd, NodeKind, SinkCommitter, StateMemory};
+use crate::{EpochEnd, NodeKind, SinkCommitter, StateMemory};
 
 /// What a step of the coordinator answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +33,7 @@ pub enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Phase {
+pub(super) enum Phase {
     Starting,
     /// Tables that rows are looked up in are read before the tick, but not for longer than this.
     Looking {
@@ -59,48 +57,35 @@ enum Phase {
     Ended,
 }
 
-/// How often a sink's commit is tried before the job gives up, and the first pause; each further one is twice as long.
-const COMMIT_TRIES: u32 = 6;
-const COMMIT_PAUSE: Duration = Duration::from_millis(100);
-
-/// An epoch whose manifest exists and whose sinks have still to publish it.
-struct Recorded {
-    manifest: Manifest,
-    acks: Vec<Ack>,
-    began: Timestamp,
-    then: Next,
-    state_bytes: u64,
-}
-
 /// Decides about epochs.
 pub struct Coordinator {
-    job: Job,
-    shared: Arc<Shared>,
-    committers: BTreeMap<String, Box<dyn SinkCommitter>>,
-    manifest: Option<Manifest>,
-    recorded: Option<Box<Recorded>>,
-    fingerprints: BTreeMap<String, String>,
-    stop: StopFlag,
-    phase: Phase,
-    tick: u64,
-    next_discovery: Timestamp,
+    pub(super) job: Job,
+    pub(super) shared: Arc<Shared>,
+    pub(super) committers: BTreeMap<String, Box<dyn SinkCommitter>>,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) recorded: Option<Box<Recorded>>,
+    pub(super) fingerprints: BTreeMap<String, String>,
+    pub(super) stop: StopFlag,
+    pub(super) phase: Phase,
+    pub(super) tick: u64,
+    pub(super) next_discovery: Timestamp,
     /// Watermarks at the last barrier.
-    marks: Vec<Watermark>,
+    pub(super) marks: Vec<Watermark>,
     /// When an epoch shall end though nothing be read: an operator holds rows back until then.
-    due: Option<Timestamp>,
+    pub(super) due: Option<Timestamp>,
     /// Whether the next manifest is the first of this process.
-    first: bool,
+    pub(super) first: bool,
     /// Operator nodes whose chunks stayed as they were when this process began.
-    kept: BTreeSet<String>,
+    pub(super) kept: BTreeSet<String>,
     /// Whether every source ends.
-    bounded: bool,
+    pub(super) bounded: bool,
     /// What goes through once more, if that is the job.
-    again: Again,
-    tables: Tables,
+    pub(super) again: Again,
+    pub(super) tables: Tables,
     /// What the rows of the epoch in hand met.
-    met: BTreeMap<String, TableMet>,
+    pub(super) met: BTreeMap<String, TableMet>,
     /// Called between any two steps of the commit; tests crash there.
-    probe: Option<Probe>,
+    pub(super) probe: Option<Probe>,
 }
 
 /// What may be the whole of a job in one epoch: a result that is computed anew, or dead letters that enter again.
@@ -201,6 +186,7 @@ impl Coordinator {
             }
             Phase::Ending => {
                 if let Some(manifest) = &self.manifest {
+                    self.job.checkpoints.prune(manifest)?;
                     self.job.checkpoints.mark_published(manifest)?;
                 }
                 self.phase = Phase::Ended;
@@ -306,12 +292,14 @@ impl Coordinator {
         let decided = next(&self.job.trigger, self.job.checkpoint, seen);
         if decided == Next::Read {
             // While a tick is read, lanes ring when they are done; while following, time has to be watched.
-            let wait = self.job.checkpoint.min(Duration::from_millis(20));
-            return Ok(Step::Wait(wait.max(Duration::from_millis(1))));
+            let due = self.job.checkpoint.saturating_sub(now.since(since));
+            // When it is over, the first row that comes ends it.
+            let wait = if due.is_zero() { self.job.checkpoint / 4 } else { due };
+            return Ok(Step::Wait(wait.clamp(Duration::from_millis(1), Duration::from_millis(20))));
         }
         let held_back = decided == Next::Last && self.due.is_some();
         if !seen.changed && !held_back {
-            self.after(decided, now);
+            self.after(decided, now, now);
             return Ok(Step::Worked);
         }
         self.marks = self.watermarks();
@@ -338,7 +326,7 @@ impl Coordinator {
         self.shared.boards.values().map(|board| lock(board).watermark(now)).collect()
     }
 
-    fn epoch(&self) -> Epoch {
+    pub(super) fn epoch(&self) -> Epoch {
         self.manifest.as_ref().map_or(Epoch::NONE, |m| m.epoch)
     }
 
@@ -357,7 +345,7 @@ impl Coordinator {
     }
 
     /// What follows an epoch.
-    fn after(&mut self, decided: Next, now: Timestamp) {
+    pub(super) fn after(&mut self, decided: Next, began: Timestamp, now: Timestamp) {
         self.phase = match (decided, &self.job.trigger) {
             (Next::Last, _) => Phase::Ending,
             (Next::Tick, Trigger::Every(every)) => {
@@ -365,187 +353,8 @@ impl Coordinator {
                 let period = i64::try_from(every.0.as_micros()).unwrap_or(i64::MAX).max(1);
                 Phase::Resting { until: Timestamp((now.0.div_euclid(period) + 1).saturating_mul(period)) }
             }
-            _ => Phase::Reading { since: now },
+            // From barrier to barrier: what a commit takes does not make epochs longer.
+            _ => Phase::Reading { since: began },
         };
-    }
-
-    /// Writes what lanes staged and creates the manifest: from here on the epoch has happened.
-    fn record(&mut self, mut acks: Vec<Ack>, began: Timestamp, then: Next) -> Result<()> {
-        let epoch = self.epoch().next();
-        self.reached_probe("staged")?;
-        if let Some(rebuild) = &self.again.rebuild {
-            rebuild.without_known(&mut acks);
-        }
-        let from = Draft {
-            pipeline: &self.job.pipeline,
-            fingerprint: &self.job.fingerprint,
-            views: &self.job.views,
-            fingerprints: &self.fingerprints,
-            previous: self.manifest.as_ref().filter(|_| self.again.rebuild.is_none()),
-            whole: self.first,
-            kept: &self.kept,
-            lanes: self.shared.quiet.len(),
-            now: self.job.clock.now(),
-            errors: self.job.errors,
-            reentering: self.again.reentering.as_ref(),
-            tables: &self.met,
-        };
-        let (mut manifest, state_bytes) = draft(&self.job.checkpoints, epoch, &mut acks, &from)?;
-        match (&self.again, &self.manifest) {
-            (Again { rebuild: Some(rebuild), .. }, Some(record)) => {
-                manifest = switch(record, manifest, &rebuild.kept, &rebuild.datasets, &rebuild.from)?;
-            }
-            (Again { reentering: Some(reentering), .. }, Some(record)) => {
-                manifest = reentering.record(&self.job.checkpoints, record, manifest)?;
-            }
-            _ => self.record_listed_splits(&mut manifest),
-        }
-        self.reached_probe("state written")?;
-        self.job.checkpoints.create(&manifest)?;
-        self.reached_probe("manifest created")?;
-        self.recorded = Some(Box::new(Recorded { manifest, acks, began, then, state_bytes }));
-        Ok(())
-    }
-
-    /// Lets every sink publish the recorded epoch, and then everyone else see it.
-    fn publish_epoch(&mut self, tries: u32, not_before: Timestamp) -> Result<Step> {
-        let now = self.job.clock.now();
-        if now < not_before {
-            return Ok(Step::Wait(not_before.since(now)));
-        }
-        let Some(recorded) = self.recorded.take() else {
-            return Err(Error::internal("there is no epoch to publish"));
-        };
-        if let Err(error) = self.commit_sinks(&recorded.manifest) {
-            if error.kind() == Kind::Unavailable && tries < COMMIT_TRIES && !self.stop.is_set() {
-                let pause = COMMIT_PAUSE * 2_u32.pow(tries - 1);
-                self.recorded = Some(recorded);
-                self.phase = Phase::Publishing { tries: tries + 1, not_before: now.plus(pause) };
-                return Ok(Step::Wait(pause));
-            }
-            return Err(self.unpublished(error, &recorded.manifest));
-        }
-        self.reached_probe("sinks committed")?;
-        let then = recorded.then;
-        self.finish_epoch(*recorded)?;
-        self.after(then, self.job.clock.now());
-        Ok(Step::Worked)
-    }
-
-    fn unpublished(&self, error: Error, manifest: &Manifest) -> Error {
-        if error.kind() == Kind::Fenced {
-            return error;
-        }
-        let epoch = manifest.epoch;
-        error.fact(format!("epoch {epoch} is on record and complete: the next run commits it first, nothing is lost"))
-    }
-
-    fn finish_epoch(&mut self, recorded: Recorded) -> Result<()> {
-        let Recorded { manifest, acks, began, state_bytes, .. } = recorded;
-        let whole = std::mem::replace(&mut self.first, false);
-        self.due = acks.iter().filter_map(|ack| ack.due).min();
-        self.publish(&acks, &manifest, whole);
-        self.report_offsets(&acks);
-        self.job.checkpoints.prune(&manifest)?;
-        let visible = self.job.clock.now();
-        let sources = self.statuses();
-        self.job.progress.update(|p| {
-            p.epoch = manifest.epoch;
-            p.epochs += 1;
-            p.committed_at = Some(visible);
-            p.counters = manifest.counters.clone();
-            p.commit_took = visible.since(began);
-            p.state_bytes = state_bytes;
-            p.sources = sources;
-            for (arrived, rows) in acks.iter().flat_map(|ack| &ack.arrivals) {
-                p.latencies.record(visible.since(*arrived), *rows);
-            }
-        });
-        self.manifest = Some(manifest);
-        Ok(())
-    }
-
-    fn reached_probe(&mut self, step: &'static str) -> Result<()> {
-        match &mut self.probe {
-            Some(probe) => probe(step),
-            None => Ok(()),
-        }
-    }
-
-    /// A bounded source is what it was at its first listing, so every listed split is on record. One that no lane has
-    /// cut yet counts as unread, whoever has claimed it since: its rows belong to a later epoch.
-    fn record_listed_splits(&self, manifest: &mut Manifest) {
-        for (number, board) in &self.shared.boards {
-            let name = &self.job.graph.nodes[*number].name;
-            let progress = manifest.sources.entry(name.clone()).or_default();
-            for (id, entry) in &lock(board).entries {
-                let split = progress.splits.entry(id.clone()).or_default();
-                // For people who ask why time stands: as it is now, which may be a little after the epoch.
-                split.finite = entry.split.finite;
-                split.idle = entry.idle;
-                split.at_end_since = entry.at_end_since;
-            }
-        }
-    }
-
-    fn commit_sinks(&mut self, manifest: &Manifest) -> Result<()> {
-        let epoch = manifest.epoch;
-        for (name, state) in &manifest.sinks {
-            let Some(committer) = self.committers.get_mut(name) else { continue };
-            let committables: Vec<_> = state.committables.iter().cloned().map(Committable).collect();
-            let committed = committer.commit(epoch, &committables);
-            committed.map_err(|error| error.context(format!("committing epoch {epoch} to {name}")))?;
-            if let Some(probe) = &mut self.probe {
-                probe("sink committed")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn publish(&self, acks: &[Ack], manifest: &Manifest, whole: bool) {
-        for view in &self.job.views {
-            let Some(state) = manifest.views.get(&view.view) else { continue };
-            let mut changed = Vec::new();
-            for ack in acks {
-                for chunk in ack.state.get(&view.node).into_iter().flatten() {
-                    changed.push((format!("{}/{}", ack.lane, chunk.name), chunk.rows.clone()));
-                }
-            }
-            let whole = whole && !self.kept.contains(&view.node);
-            self.job.published.publish(&view.view, changed, whole, manifest.epoch, state);
-        }
-    }
-
-    /// Tells sources how far an epoch read, for the outside to see.
-    fn report_offsets(&self, acks: &[Ack]) {
-        for number in self.shared.boards.keys() {
-            let node = &self.job.graph.nodes[*number];
-            let NodeKind::Source(source) = &node.kind else { continue };
-            let cuts = acks.iter().filter_map(|ack| ack.sources.get(&node.name));
-            let offsets: Vec<(SplitId, _)> = cuts
-                .flat_map(|cut| &cut.splits)
-                .filter_map(|(id, split)| split.offset.clone().map(|offset| (id.clone(), offset)))
-                .collect();
-            // Only shown to people; progress itself is in the manifest, so a failure here changes nothing.
-            let _ = source.source.on_committed(&offsets);
-        }
-    }
-
-    fn statuses(&self) -> Vec<SplitStatus> {
-        let now = self.job.clock.now();
-        let status = |(number, board): (&usize, &Arc<std::sync::Mutex<super::board::Board>>)| {
-            let mut board = lock(board);
-            let watermark = Some(board.watermark(now)).filter(|w| *w > Watermark::MIN);
-            let count = |holder: Holder| board.entries.values().filter(|e| e.holder == holder).count();
-            SplitStatus {
-                source: self.job.graph.nodes[*number].name.clone(),
-                total: board.entries.len(),
-                waiting: count(Holder::Waiting),
-                finished: count(Holder::Nobody),
-                idle: board.entries.values().filter(|e| e.idle).count(),
-                watermark,
-            }
-        };
-        self.shared.boards.iter().map(status).collect()
     }
 }

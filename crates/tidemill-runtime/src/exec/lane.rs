@@ -7,39 +7,38 @@ use std::sync::atomic::Ordering;
 use tidemill_model::{Epoch, Error, Result, Timestamp, Watermark};
 
 use super::align::{Due, Inputs};
-use super::command::{Ack, Command, Staged, StagedChunk};
+use super::command::{Ack, Command};
 use super::divide::split_by_lane;
 use super::exchange::{EdgeQueues, Event, lock};
 use super::job::{Job, Shared};
 use super::pull::{Pulled, SourceDriver};
+use super::staging::Staging;
 use super::tables::Shelves;
 use super::wiring::{InQueue, NodeRun, OutEdge, TableInUse, Work, wire};
-use crate::{Batch, DeadLetter, EpochEnd, Filed, LateRow, NodeKind, Operator, Output, StateChunk, StateMemory, ipc};
+use crate::{Batch, DeadLetter, EpochEnd, LateRow, NodeKind, Operator, Output};
 
 /// One lane.
 pub struct Lane {
-    lane: usize,
+    pub(super) lane: usize,
     lanes: usize,
     pub(super) nodes: Vec<NodeRun>,
     incoming: Vec<InQueue>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     reading: Option<Reading>,
     pub(super) epoch_rows: u64,
     epoch_rows_limit: u64,
     dead_bytes_limit: usize,
     queue_limit: usize,
-    ack: Option<Ack>,
-    arrivals: Vec<(Timestamp, u64)>,
-    barriers_due: usize,
+    pub(super) ack: Option<Ack>,
+    pub(super) arrivals: Vec<(Timestamp, u64)>,
+    pub(super) barriers_due: usize,
     /// The end of the epoch whose barrier is under way: no barrier comes from elsewhere before this lane has its own.
-    end: EpochEnd,
+    pub(super) end: EpochEnd,
     failed: bool,
     /// Whether results are computed anew, to be put in the place of others.
-    anew: bool,
-    /// What the states of operators share.
-    memory: StateMemory,
-    /// Bytes of state that are staged in memory for the epoch in hand.
-    staged_bytes: usize,
+    pub(super) anew: bool,
+    /// State on its way to the checkpoint store.
+    pub(super) staging: Staging,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +113,7 @@ impl Lane {
             end: EpochEnd { at: Timestamp(i64::MIN), last: false },
             failed: false,
             anew,
-            memory: job.memory.clone(),
-            staged_bytes: 0,
+            staging: Staging::new(job.memory.clone(), lanes),
         })
     }
 
@@ -196,8 +194,8 @@ impl Lane {
             // A bounded number, so that commands and pulls have their turn.
             for _ in 0..self.queue_limit.max(1) {
                 let incoming = &self.incoming[i];
-                let node = &self.nodes[incoming.node];
-                if node.inputs.is_held(incoming.channel) || node.unfinished {
+                let held = self.nodes[incoming.node].inputs.is_held(incoming.channel);
+                if held || self.is_backed_up(incoming.node) {
                     break;
                 }
                 let (node, channel) = (incoming.node, incoming.channel);
@@ -280,7 +278,7 @@ impl Lane {
     }
 
     /// Sends a source's watermark on if it rose, and whether it is idle if that changed.
-    fn raise_time(&mut self, number: usize) -> Result<()> {
+    pub(super) fn raise_time(&mut self, number: usize) -> Result<()> {
         let Some(Work::Source(source)) = &mut self.nodes[number].work else { return Ok(()) };
         let (watermark, idle) = source.settle();
         if let Some(watermark) = watermark {
@@ -289,46 +287,8 @@ impl Lane {
         idle.map_or(Ok(()), |idle| self.emit(number, Event::Idle(idle)))
     }
 
-    /// The epoch ends here: every source is cut and its barrier sent on.
-    fn inject(&mut self, epoch: Epoch, end: EpochEnd) -> Result<()> {
-        self.end = end;
-        let mut sources = BTreeMap::new();
-        let mut numbers = Vec::new();
-        for number in 0..self.nodes.len() {
-            if matches!(self.nodes[number].work, Some(Work::Source(_))) {
-                self.raise_time(number)?;
-                let node = &mut self.nodes[number];
-                if let Some(Work::Source(source)) = &mut node.work {
-                    sources.insert(node.name.clone(), source.cut());
-                }
-                numbers.push(number);
-            }
-        }
-        self.ack = Some(Ack {
-            lane: self.lane,
-            epoch,
-            sources,
-            state: BTreeMap::new(),
-            sinks: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            rows_written: 0,
-            rows_late: BTreeMap::new(),
-            due: None,
-            dead: Vec::new(),
-            late: Vec::new(),
-            arrivals: std::mem::take(&mut self.arrivals),
-        });
-        self.epoch_rows = 0;
-        self.barriers_due = self.nodes.len() - numbers.len();
-        for number in numbers {
-            self.emit(number, Event::Barrier(epoch))?;
-        }
-        self.acknowledge();
-        Ok(())
-    }
-
     /// Sends an event of a node along its edges.
-    fn emit(&mut self, number: usize, event: Event) -> Result<()> {
+    pub(super) fn emit(&mut self, number: usize, event: Event) -> Result<()> {
         for place in 0..self.nodes[number].outputs.len() {
             let out = &self.nodes[number].outputs[place];
             let (to, channel) = (out.edge.to.0, out.channel);
@@ -361,7 +321,7 @@ impl Lane {
         Ok(())
     }
 
-    fn deliver(&mut self, number: usize, channel: usize, event: Event) -> Result<()> {
+    pub(super) fn deliver(&mut self, number: usize, channel: usize, event: Event) -> Result<()> {
         let node = &mut self.nodes[number];
         if node.unfinished || !node.waiting.is_empty() {
             node.waiting.push_back((channel, event));
@@ -434,38 +394,6 @@ impl Lane {
         self.emit(number, Event::Watermark(downstream))
     }
 
-    fn with_barrier(&mut self, number: usize, epoch: Epoch) -> Result<()> {
-        let mut out = Output::default();
-        if let Some(Work::Operator(operator)) = &mut self.nodes[number].work {
-            operator.on_epoch_end(self.end);
-            operator.before_barrier(&mut out)?;
-        }
-        let caught_up = out.watermark;
-        self.pass_on(number, out)?;
-        if let Some(watermark) = caught_up {
-            self.emit(number, Event::Watermark(watermark))?;
-        }
-        self.stage(number, epoch)?;
-        self.emit(number, Event::Barrier(epoch))?;
-        self.barriers_due -= 1;
-        if let Some(table) = &mut self.nodes[number].table {
-            table.epoch = epoch.next();
-            self.nodes[number].use_table()?;
-        }
-        let released = self.nodes[number].inputs.release();
-        if self.nodes[number].waiting.is_empty() {
-            for (channel, event) in released {
-                self.deliver(number, channel, event)?;
-            }
-        } else {
-            // They came before whatever waits.
-            let waiting = &mut self.nodes[number].waiting;
-            released.into_iter().rev().for_each(|event| waiting.push_front(event));
-        }
-        self.acknowledge();
-        Ok(())
-    }
-
     pub(super) fn pass_on(&mut self, number: usize, out: Output) -> Result<()> {
         if !out.dead.is_empty() {
             // Kept with the node: rows behind its barrier may come before other nodes have passed theirs.
@@ -482,59 +410,5 @@ impl Lane {
             self.emit(number, Event::Rows(batch))?;
         }
         Ok(())
-    }
-
-    /// Takes a node's state or staged rows into the acknowledgement.
-    fn stage(&mut self, number: usize, epoch: Epoch) -> Result<()> {
-        let node = &mut self.nodes[number];
-        let Some(ack) = &mut self.ack else { return Err(Error::internal("a barrier passed without a cut")) };
-        let dead = std::mem::take(&mut node.dead).into_iter();
-        ack.dead.extend(dead.map(|letter| Filed { step: Some(node.name.clone()), ..Filed::from(letter) }));
-        ack.late.extend(std::mem::take(&mut node.late).into_iter().map(|row| (node.name.clone(), row)));
-        node.dead_bytes = 0;
-        match &mut node.work {
-            Some(Work::Operator(operator)) => {
-                let mut chunks = Vec::new();
-                let (staged, memory, shown) = (&mut self.staged_bytes, &self.memory, node.shown);
-                operator.snapshot_into(epoch, &mut |StateChunk { name, rows }| {
-                    let bytes = match &rows {
-                        None => None,
-                        Some(rows) => Some(Staged::of(ipc::encode_batch(rows)?, staged, memory)?),
-                    };
-                    chunks.push(StagedChunk { name, bytes, rows: rows.filter(|_| shown) });
-                    Ok(())
-                })?;
-                ack.state.insert(node.name.clone(), chunks);
-                ack.watermarks.insert(node.name.clone(), node.inputs.watermark());
-                ack.due = ack.due.into_iter().chain(operator.due()).min();
-                let late = operator.late_rows();
-                if late > node.late_before {
-                    ack.rows_late.insert(node.name.clone(), late - node.late_before);
-                }
-                node.late_before = late;
-            }
-            Some(Work::Sink(sink)) => {
-                ack.rows_written += std::mem::take(&mut node.rows_written);
-                let prepared = if self.anew { sink.prepare_anew(epoch) } else { sink.prepare(epoch) };
-                let prepared = prepared.map_err(|e| e.context(format!("preparing {}", node.name)))?;
-                if let Some(committable) = prepared {
-                    ack.sinks.insert(node.name.clone(), committable);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Hands the acknowledgement over once every node has passed the barrier.
-    fn acknowledge(&mut self) {
-        if self.barriers_due > 0 {
-            return;
-        }
-        if let Some(ack) = self.ack.take() {
-            self.staged_bytes = 0;
-            lock(&self.shared.acks).push(ack);
-            self.shared.bell.ring();
-        }
     }
 }

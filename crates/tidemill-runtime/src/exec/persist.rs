@@ -1,15 +1,15 @@
 //! From what lanes staged to the manifest of an epoch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use tidemill_checkpoint::{Checkpoints, Manifest, TableMet, ViewState};
+use tidemill_checkpoint::{Checkpoints, ChunkRef, Manifest, TableMet, ViewState};
 use tidemill_model::{Epoch, Result, Timestamp, Watermark};
 
 use super::command::Ack;
 use super::job::ViewNode;
 use super::reentry::Reentering;
-use crate::{DeadLetter, ErrorLimit, Filed, LateRow, dead_letter_batch, ipc, late_batch};
+use crate::{ColdFile, DeadLetter, ErrorLimit, Filed, LateRow, dead_letter_batch, ipc, late_batch};
 
 /// State is written in files of about so many bytes, so that a large one is never in memory as a whole.
 const FILE_BYTES: usize = 64 << 20;
@@ -107,32 +107,46 @@ fn state(manifest: &mut Manifest, store: &Checkpoints, acks: &[Ack], from: &Draf
         state.fingerprint.clone_from(fingerprint);
         state.lanes = from.lanes;
     }
-    let (mut files, mut waiting, mut all) = (Vec::new(), 0, 0);
+    let (mut files, mut waiting, mut all, mut written) = (Vec::new(), 0, 0, false);
     for ack in acks {
+        let mut file = ack.staged.as_ref().map(ColdFile::open).transpose()?;
         for (node, chunks) in &ack.state {
-            for chunk in chunks {
+            // A chunk that was staged and dropped again, as of a part that is empty by then, is gone.
+            let last: HashMap<&str, usize> =
+                chunks.iter().enumerate().map(|(at, chunk)| (chunk.name.as_str(), at)).collect();
+            for (_, chunk) in chunks.iter().enumerate().filter(|(at, chunk)| last[chunk.name.as_str()] == *at) {
                 let key = format!("{}/{}", ack.lane, chunk.name);
+                if let Some(state) = manifest.state.get_mut(node) {
+                    state.chunks.remove(&key);
+                }
                 if let Some(staged) = &chunk.bytes {
-                    let bytes = staged.read()?;
+                    let bytes = staged.read(file.as_mut())?;
                     waiting += bytes.len();
                     all += bytes.len() as u64;
-                    files.push((format!("{node}\n{key}"), bytes));
-                } else if let Some(state) = manifest.state.get_mut(node) {
-                    state.chunks.remove(&key);
+                    files.push((node.clone(), key, bytes));
                 }
                 if waiting >= FILE_BYTES {
                     write(manifest, store, std::mem::take(&mut files))?;
-                    waiting = 0;
+                    (waiting, written) = (0, true);
                 }
             }
         }
     }
+    if !written && manifest.has_room_for(all) {
+        // A file costs as much as the manifest itself: little state is part of it.
+        for (node, key, bytes) in files {
+            manifest.state.entry(node).or_default().chunks.insert(key, ChunkRef::here(&bytes));
+        }
+        return Ok(all);
+    }
+    files.extend(manifest.take_here());
     write(manifest, store, files)?;
     Ok(all)
 }
 
 /// Writes chunks as one file and names them in the manifest.
-fn write(manifest: &mut Manifest, store: &Checkpoints, files: Vec<(String, Bytes)>) -> Result<()> {
+fn write(manifest: &mut Manifest, store: &Checkpoints, files: Vec<(String, String, Bytes)>) -> Result<()> {
+    let files = files.into_iter().map(|(node, key, bytes)| (format!("{node}\n{key}"), bytes)).collect();
     for (name, reference) in store.write_state(manifest.epoch, files)? {
         if let Some((node, key)) = name.split_once('\n') {
             manifest.state.entry(node.to_owned()).or_default().chunks.insert(key.to_owned(), reference);

@@ -61,6 +61,12 @@ impl Lane {
         })
     }
 
+    /// Whether a node, or one that its rows come to on this lane, is not done with a batch: what it were given would pile up.
+    pub(super) fn is_backed_up(&self, number: usize) -> bool {
+        let node = &self.nodes[number];
+        node.unfinished || !node.waiting.is_empty() || node.outputs.iter().any(|edge| self.is_backed_up(edge.edge.to.0))
+    }
+
     /// Whether any node is not done with a batch.
     pub(super) fn is_unfinished(&self) -> bool {
         self.nodes.iter().any(|node| node.unfinished || !node.waiting.is_empty())
