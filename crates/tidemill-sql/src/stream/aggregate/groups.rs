@@ -55,12 +55,7 @@ impl Groups {
     ) -> Result<()> {
         self.intern(keys, input.num_rows())?;
         for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
-            let args = aggregate.args.iter().map(|arg| values(arg, input)).collect::<Result<Vec<_>>>()?;
-            let filter = match &aggregate.filter {
-                None => None,
-                Some(filter) => Some(truths(filter, input)?),
-            };
-            accumulator.update_batch(&args, &self.indices, filter.as_ref(), self.len)?;
+            accumulate(aggregate, accumulator.as_mut(), input, (&self.indices, self.len))?;
         }
         Ok(())
     }
@@ -74,6 +69,22 @@ impl Groups {
         aggregates: &[Aggregate],
     ) -> Result<()> {
         self.intern(keys, rows)?;
+        self.merge_interned(states, aggregates)
+    }
+
+    /// Adds states to the groups of these numbers, of so many, where no keys tell groups apart.
+    pub(super) fn merge_numbered(
+        &mut self,
+        of: Vec<usize>,
+        groups: usize,
+        states: &[ArrayRef],
+        aggregates: &[Aggregate],
+    ) -> Result<()> {
+        (self.indices, self.len) = (of, groups);
+        self.merge_interned(states, aggregates)
+    }
+
+    fn merge_interned(&mut self, states: &[ArrayRef], aggregates: &[Aggregate]) -> Result<()> {
         let mut from = 0;
         for (aggregate, accumulator) in aggregates.iter().zip(&mut self.accumulators) {
             let states = &states[from..from + aggregate.states];
@@ -81,6 +92,24 @@ impl Groups {
             accumulator.merge_batch(states, &self.indices, self.len)?;
         }
         Ok(())
+    }
+
+    /// Which group each of the rows is of that were added last.
+    pub(in crate::stream) fn of_last(&self) -> &[usize] {
+        &self.indices
+    }
+
+    /// The states of input rows: each row is a group of its own.
+    pub(in crate::stream) fn states_of(input: &RecordBatch, aggregates: &[Aggregate]) -> Result<Vec<ArrayRef>> {
+        let rows = input.num_rows();
+        let indices: Vec<usize> = (0..rows).collect();
+        let mut states = Vec::new();
+        for aggregate in aggregates {
+            let mut accumulator = accumulator(aggregate)?;
+            accumulate(aggregate, accumulator.as_mut(), input, (&indices, rows))?;
+            states.extend(accumulator.state(EmitTo::All)?);
+        }
+        Ok(states)
     }
 
     /// The results of states, row by row: each row is a group of its own.
@@ -170,6 +199,21 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Adds the values of input rows to the groups that they are of.
+fn accumulate(
+    aggregate: &Aggregate,
+    accumulator: &mut dyn GroupsAccumulator,
+    input: &RecordBatch,
+    (groups, total): (&[usize], usize),
+) -> Result<()> {
+    let args = aggregate.args.iter().map(|arg| values(arg, input)).collect::<Result<Vec<_>>>()?;
+    let filter = match &aggregate.filter {
+        None => None,
+        Some(filter) => Some(truths(filter, input)?),
+    };
+    accumulator.update_batch(&args, groups, filter.as_ref(), total)
 }
 
 fn accumulator(aggregate: &Aggregate) -> Result<Box<dyn GroupsAccumulator>> {

@@ -8,7 +8,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take_arrays;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Place, Result};
@@ -18,7 +19,7 @@ use super::Spec;
 use super::results::difference;
 use super::signed::negative;
 use crate::stream::aggregate::Groups;
-use crate::stream::state::{Give, KeyLog, Layout, lost, sort_by_key};
+use crate::stream::state::{Give, KeyLog, Layout, hash_of, lost, sort_by_key};
 use crate::stream::transform::failed;
 
 /// The name of the log of groups.
@@ -101,8 +102,9 @@ impl Running {
         Ok(all)
     }
 
-    /// Merges what is pending into the stored groups and answers what changed.
-    fn settle(&mut self) -> Result<Option<Batch>, DataFusionError> {
+    /// Merges what is pending into the stored groups and gives out what changed: all at once, or where stored groups lie in
+    /// the tier so many at a time that those which are called up take little of the memory that there is.
+    fn settle(&mut self, out: &mut Output) -> Result<(), DataFusionError> {
         let spec = Arc::clone(&self.spec);
         let groups = &spec.groups;
         let global = spec.is_global() && self.lane == 0;
@@ -110,7 +112,37 @@ impl Running {
             // SQL's GROUP BY over everything has one row even when there are none.
             self.pending[0].touch(&groups.aggregates)?;
         }
+        let bytes = self.pending.iter().map(Groups::bytes).sum();
         let pending = self.pending()?;
+        let parts = self.groups.parts_of(bytes);
+        if parts == 1 {
+            self.settle_part(pending)?.into_iter().for_each(|change| out.push(change));
+            return Ok(());
+        }
+        let mut of = Vec::with_capacity(pending.len());
+        for (keys, states) in &pending {
+            let encoded = self.groups.encode_keys(keys)?;
+            let part = |row: usize| (u128::from(hash_of(encoded.row(row))) * parts as u128 >> 64) as usize;
+            of.push((0..rows_of(keys, states)).map(part).collect::<Vec<_>>());
+        }
+        for part in 0..parts {
+            let mut chosen = Vec::new();
+            for ((keys, states), of) in pending.iter().zip(&of) {
+                let rows: UInt32Array = (0_u32..).zip(of).filter(|(_, of)| **of == part).map(|(row, _)| row).collect();
+                if !rows.is_empty() {
+                    chosen.push((take_arrays(keys, &rows, None)?, take_arrays(states, &rows, None)?));
+                }
+            }
+            self.settle_part(chosen)?.into_iter().for_each(|change| out.push(change));
+            self.groups.relieve().map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    /// Merges these and answers what changed.
+    fn settle_part(&mut self, pending: Vec<Columns>) -> Result<Option<Batch>, DataFusionError> {
+        let spec = Arc::clone(&self.spec);
+        let groups = &spec.groups;
         if pending.is_empty() {
             return Ok(None);
         }
@@ -195,10 +227,7 @@ impl Operator for Running {
     }
 
     fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
-        if let Some(change) = self.settle().map_err(|error| failed(&error, &self.place))? {
-            out.push(change);
-        }
-        Ok(())
+        self.settle(out).map_err(|error| failed(&error, &self.place))
     }
 
     fn snapshot_into(&mut self, _epoch: Epoch, give: Give<'_>) -> Result<()> {

@@ -98,7 +98,7 @@ impl Directory {
 
     /// Divides what is large and is to be stored as a whole anyhow, and of the others the largest.
     pub(super) fn divide_large(&mut self, obsolete: &mut Vec<String>) -> Result<()> {
-        self.divide_fresh();
+        self.divide_fresh()?;
         let large = (0..self.groups.len()).filter(|number| self.is_large(*number));
         if let Some(number) = large.max_by_key(|number| self.groups[*number].len()) {
             self.groups[number].call_up_all()?;
@@ -108,17 +108,19 @@ impl Directory {
         Ok(())
     }
 
-    /// Divides what is large, in memory, and nowhere stored.
-    pub(super) fn divide_fresh(&mut self) {
+    /// Divides what is large and nowhere stored. As it grows, so that what is called up for it is little more than what made
+    /// it large.
+    pub(super) fn divide_fresh(&mut self) -> Result<()> {
         let mut number = 0;
         while number < self.groups.len() {
-            let group = &self.groups[number];
-            if group.chunks.is_empty() && group.is_warm() && self.is_large(number) {
+            if self.groups[number].chunks.is_empty() && self.is_large(number) {
+                self.groups[number].call_up_all()?;
                 self.divide(number);
             } else {
                 number += 1;
             }
         }
+        Ok(())
     }
 
     fn is_large(&self, number: usize) -> bool {

@@ -174,11 +174,22 @@ impl KeyLog {
         Ok(())
     }
 
+    /// In how many parts keys are to be changed of which so many bytes have come: in one if there is room for all, else no
+    /// part takes more than a sixteenth of the memory that there is.
+    pub(in crate::stream) fn parts_of(&self, bytes: usize) -> usize {
+        if bytes.saturating_mul(2) <= self.share.room() {
+            return 1;
+        }
+        bytes / self.share.step().saturating_mul(4).max(1) + 1
+    }
+
     /// Counts what it takes of memory, and moves the largest groups to the tier when that is too much.
     pub(in crate::stream) fn relieve(&mut self) -> Result<()> {
         if !self.share.is_bounded() {
             return Ok(());
         }
+        // While it is in memory: a group is moved, and called up to be stored, as a whole.
+        self.groups.divide_fresh()?;
         self.share.set(self.groups.iter().map(Group::bytes).sum());
         let mut excess = self.share.excess();
         if excess == 0 {
@@ -236,7 +247,12 @@ impl KeyLog {
         let mut chunks = Vec::new();
         for number in 0..self.groups.len() {
             self.snapshot_group(number, turn == Some(number), &mut chunks)?;
+            let changed = !chunks.is_empty();
             chunks.drain(..).try_for_each(&mut *give)?;
+            if changed && !self.groups[number].is_warm() {
+                // What the group called up goes before the next one does.
+                self.relieve()?;
+            }
         }
         self.relieve()
     }
@@ -359,7 +375,7 @@ impl KeyLog {
             }
             group.chunks.push(Chunk { name, rows: count, keys: small });
         }
-        self.groups.divide_fresh();
+        self.groups.divide_fresh()?;
         self.relieve()
     }
 

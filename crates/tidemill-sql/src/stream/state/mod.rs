@@ -19,6 +19,7 @@ pub(super) use keys::sort_by_key;
 pub(super) use log::{Give, KeyLog, Layout, log_of};
 pub(super) use numbers::Numbers;
 pub(super) use ripe::Ripe;
+pub(super) use table::hash_of;
 pub(super) use time::{stored_time, time_chunk};
 
 /// An error of the tier on its way through what answers DataFusion's.

@@ -46,7 +46,7 @@ impl Entry {
 }
 
 /// The hash of a key: the same in every run, as tables are divided by it.
-pub(super) fn hash_of(key: &[u8]) -> u64 {
+pub(in crate::stream) fn hash_of(key: &[u8]) -> u64 {
     FixedState::with_seed(0x7469_6465).hash_one(key)
 }
 

@@ -1,6 +1,7 @@
 //! [`SessionFactory`]: the second half of a GROUP BY over sessions: joins runs to sessions and emits them.
 //!
-//! Runs lie in piles by their last time, a quarter of the gap each. A run is looked at when it comes, when its pile
+//! A run whose time is far waits in [`Ahead`]. Runs of open sessions lie in piles by their last time, a quarter of the gap
+//! each. A run is looked at when it comes there, when its pile
 //! is folded, and when the watermark leaves its pile behind: then its session is final, or goes on and is carried as one
 //! run to the pile of its last time. So the work for a run does not grow with the sessions that are open, and what is
 //! stored anew in an epoch are the piles that changed.
@@ -8,30 +9,32 @@
 //! **Invariant:** as for [`super::super::FinalFactory`]. The bounds of a final session are known for one more gap, so that
 //! a row which touches it is late and makes no session of its own.
 
+mod admit;
 mod stored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{filter_record_batch, take, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{take, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::DataFusionError;
 use tidemill_model::{Epoch, Error, Kind, Place, Result, Watermark};
-use tidemill_runtime::{Batch, LateRow, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
+use tidemill_runtime::{Batch, Operator, OperatorFactory, Output, Share, StateChunk, StateMemory, bytes_of};
 
 use super::super::finish::Emission;
 use super::super::spec::{GroupSpec, SessionBy};
-use super::index::{Admitted, Index};
+use super::ahead::Ahead;
+use super::index::Index;
 use super::runs::{Runs, lasts};
 use super::standing::Standing;
-use crate::stream::late::{CameLate, LateHome};
+use crate::stream::late::LateHome;
 use crate::stream::state::Ripe;
 use crate::stream::transform::failed;
 
 /// A pile is folded when it has doubled since, and has more runs than this.
-const MANY_RUNS: usize = 32_768;
+pub(super) const MANY_RUNS: usize = 32_768;
 
 /// Makes the second halves of a GROUP BY over sessions.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl OperatorFactory for SessionFactory {
             told: i64::MIN,
             keys,
             closed_schema,
+            ahead: Ahead::new((by.gap / 4).max(1)),
             piles: BTreeMap::new(),
             closed: BTreeMap::new(),
             standing,
@@ -111,6 +115,8 @@ struct Sessions {
     keys: RowConverter,
     closed_schema: SchemaRef,
     index: Index,
+    /// Runs that time has not come near to.
+    ahead: Ahead,
     /// The runs of open sessions, by their last time.
     piles: BTreeMap<i64, Pile>,
     /// Final sessions, by their last time.
@@ -159,66 +165,27 @@ impl Sessions {
         Ok(Sessions::by(&self.spec)?.partition.iter().map(|at| Arc::clone(rows.column(1 + at))).collect())
     }
 
-    /// Takes runs; a column more than they have holds the rows that may be late.
-    fn take(&mut self, rows: &RecordBatch, late: &mut Vec<LateRow>) -> Done {
-        let own: Vec<usize> = (0..self.spec.partial.fields().len()).collect();
-        let texts = rows.columns().get(own.len()).map(|texts| texts.as_string::<i32>().clone());
-        let rows = &rows.project(&own)?;
-        let keys = self.key_rows(&self.key_columns(rows)?)?;
-        let firsts = rows.column(0).as_primitive::<TimestampMicrosecondType>().values();
-        let lasts = lasts(&self.spec, rows);
-        let counts = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>().values();
-        let (mut ids, mut keep) = (Vec::with_capacity(rows.num_rows()), Vec::with_capacity(rows.num_rows()));
-        for row in 0..rows.num_rows() {
-            let key = keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
-            let admitted = self.index.admit(key, (firsts[row], lasts[row]), self.watermark);
-            if let Some(standing) = &mut self.standing {
-                self.index.joined.drain(..).for_each(|joined| standing.orphan(joined));
-            } else {
-                self.index.joined.clear();
-            }
-            match admitted {
-                Admitted::To(id) => {
-                    self.unclose(id);
-                    self.index.name(id);
-                    ids.push(id);
-                    keep.push(true);
-                }
-                Admitted::Late(window) => {
-                    self.late += counts[row].unsigned_abs();
-                    let told = CameLate { event_time: Some(firsts[row]), window, pairs: 1 };
-                    let text = texts.as_ref().filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row));
-                    late.extend(text.and_then(|text| self.home.row(text.to_owned(), told, self.now)));
-                    keep.push(false);
-                }
-            }
-        }
-        if ids.len() < rows.num_rows() {
-            return self.pile(filter_record_batch(rows, &BooleanArray::from(keep))?, ids);
-        }
-        self.pile(rows.clone(), ids)
-    }
-
-    /// A session that rows came to is given out again when it closes, if it goes on beyond what has passed.
-    fn unclose(&mut self, id: u32) {
-        let (Some(closes_by), Some(standing)) = (self.closes_by, &mut self.standing) else { return };
-        if self.index.session(id).last.saturating_add(self.gap) > closes_by {
-            standing.orphan(id);
-        }
-    }
-
     /// Puts runs on the piles of their last times.
     fn pile(&mut self, rows: RecordBatch, ids: Vec<u32>) -> Done {
         let lasts = lasts(&self.spec, &rows);
         let step = self.step;
-        let mut of: BTreeMap<i64, (Vec<u32>, Vec<u32>)> = BTreeMap::new();
+        let mut of: Vec<(i64, Vec<u32>, Vec<u32>)> = Vec::new();
+        let mut place_of: BTreeMap<i64, usize> = BTreeMap::new();
+        // Most runs are of the pile of the one before.
+        let mut at = usize::MAX;
         for ((row, last), id) in (0_u32..).zip(lasts.iter()).zip(&ids) {
-            let (rows, ids) = of.entry(last.div_euclid(step)).or_default();
-            rows.push(row);
-            ids.push(*id);
+            let number = last.div_euclid(step);
+            if of.get(at).is_none_or(|(other, ..)| *other != number) {
+                at = *place_of.entry(number).or_insert(of.len());
+                if at == of.len() {
+                    of.push((number, Vec::new(), Vec::new()));
+                }
+            }
+            of[at].1.push(row);
+            of[at].2.push(*id);
         }
         let alone = of.len() == 1;
-        for (number, (chosen, ids)) in of {
+        for (number, chosen, ids) in of {
             let rows = if alone { rows.clone() } else { take_record_batch(&rows, &UInt32Array::from(chosen))? };
             let pile = self.piles.entry(number).or_default();
             pile.runs.push(rows, ids);
@@ -233,15 +200,32 @@ impl Sessions {
         Ok(())
     }
 
-    /// Gives out the sessions that the watermark has passed, carries those on that go on, and forgets old bounds.
+    /// Gives out the sessions that the watermark has passed. What lies ahead comes in pile by pile, and what is over when one
+    /// comes goes before it, so that there are never more sessions than are open at one time.
     fn settle(&mut self, out: &mut Output) -> Done {
-        self.settled = self.watermark;
+        let watermark = self.watermark;
+        while let Some(start) = self.ahead.earliest().filter(|start| *start < watermark) {
+            if start > self.settled {
+                self.close(start, true, out)?;
+            }
+            self.admit_ahead(start.saturating_add(1))?;
+        }
+        self.close(watermark, false, out)
+    }
+
+    /// Gives out the sessions that end by `watermark`, carries those on that go on, and forgets old bounds; with `whole` only
+    /// of piles that it has passed to their end.
+    fn close(&mut self, watermark: i64, whole_only: bool, out: &mut Output) -> Done {
+        self.settled = watermark;
         let spec = Arc::clone(&self.spec);
-        let (gap, watermark) = (self.gap, self.watermark);
+        let gap = self.gap;
         let passed = |last: i64| last.saturating_add(gap) <= watermark;
         while let Some(entry) = self.piles.first_entry().filter(|entry| passed(entry.key().saturating_mul(self.step))) {
             let number = *entry.key();
             let whole = passed((number + 1).saturating_mul(self.step) - 1);
+            if whole_only && !whole {
+                break;
+            }
             let Pile { runs, unsaved, folded } = entry.remove();
             // The runs of a session that ends later have to meet first.
             let step = self.step;
@@ -265,7 +249,7 @@ impl Sessions {
                 break;
             }
         }
-        self.forget()
+        self.forget(watermark)
     }
 
     /// Emits sessions whose runs are all here, for good.
@@ -297,6 +281,11 @@ impl Sessions {
                 closed.push(*id);
             }
         }
+        if self.watermark == i64::MAX {
+            // No row comes any more that could touch them.
+            closed.into_iter().for_each(|id| self.index.remove(id));
+            return Ok(());
+        }
         let told = UInt32Array::from(told);
         let columns = self.key_columns(&runs.batch(&spec)?)?;
         let columns =
@@ -311,8 +300,8 @@ impl Sessions {
     }
 
     /// Forgets final sessions that no row can touch any more.
-    fn forget(&mut self) -> Done {
-        if self.watermark == i64::MAX {
+    fn forget(&mut self, watermark: i64) -> Done {
+        if watermark == i64::MAX {
             // No row comes any more.
             self.gone.extend(std::mem::take(&mut self.closed).into_keys().map(|number| format!("c{number}")));
             self.index = Index::new(self.gap);
@@ -320,21 +309,12 @@ impl Sessions {
         }
         while let Some(entry) = self.closed.first_entry() {
             let last = (entry.key() + 1).saturating_mul(self.step);
-            if last.saturating_add(self.gap).saturating_add(self.gap) > self.watermark {
+            if last.saturating_add(self.gap).saturating_add(self.gap) > watermark {
                 break;
             }
             self.gone.push(format!("c{}", entry.key()));
-            let Closed { rows, ids, .. } = entry.remove();
-            let mut ids = ids.into_iter();
-            for rows in rows {
-                let keys = self.key_rows(&rows.columns()[2..])?;
-                for row in 0..rows.num_rows() {
-                    let key = keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
-                    if let Some(id) = ids.next() {
-                        self.index.remove(key, id);
-                    }
-                }
-            }
+            let Closed { ids, .. } = entry.remove();
+            ids.into_iter().for_each(|id| self.index.remove(id));
         }
         Ok(())
     }
@@ -385,8 +365,9 @@ impl Sessions {
         }
         let standing = self.standing.as_ref().map_or(0, Standing::bytes);
         let mut taken: usize = self.piles.values().map(|pile| pile.runs.bytes()).sum();
-        taken += self.index.bytes() + standing;
+        taken += self.index.bytes() + self.ahead.bytes() + standing;
         self.share.set(taken);
+        taken -= self.ahead.park(&self.spec, &mut self.share, taken)?;
         for pile in self.piles.values_mut().rev() {
             if self.share.excess() == 0 {
                 break;
@@ -401,7 +382,8 @@ impl Sessions {
 
     /// How far behind the watermark the starts of later results may be.
     fn held_back(&mut self) -> i64 {
-        let open = self.index.earliest_open().unwrap_or(i64::MAX);
+        let begin = [self.index.earliest_open(), self.ahead.earliest()];
+        let open = begin.into_iter().flatten().min().unwrap_or(i64::MAX);
         let behind = if self.watermark == i64::MAX { i64::MAX } else { self.watermark.saturating_sub(self.gap) };
         self.told = self.told.max(open.min(behind));
         self.told
@@ -436,10 +418,10 @@ impl Operator for Sessions {
 
     fn before_barrier(&mut self, out: &mut Output) -> Result<()> {
         self.settle(out).map_err(|error| failed(&error, &self.place))?;
-        match self.standing {
-            None => Ok(()),
-            Some(_) => self.change(out).map_err(|error| failed(&error, &self.place)),
+        if self.standing.is_none() {
+            return Ok(());
         }
+        self.admit_ahead(i64::MAX).and_then(|()| self.change(out)).map_err(|error| failed(&error, &self.place))
     }
 
     fn snapshot(&mut self, _epoch: Epoch) -> Result<Vec<StateChunk>> {

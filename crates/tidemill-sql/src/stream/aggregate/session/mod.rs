@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** which rows make a session follows from their keys and times; runs are only a shorter way to say them.
 
+mod ahead;
 mod finish;
 mod index;
 mod key;

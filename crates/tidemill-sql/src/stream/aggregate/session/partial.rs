@@ -26,6 +26,11 @@ use crate::stream::transform::failed;
 /// How many rows are held before they are sent on as runs.
 const MOST_ROWS: usize = 32_768;
 
+/// Rows are sent on as runs of their own while fewer than this part of them would meet, in percent.
+const WORTH: usize = 25;
+/// After so many times it is seen anew whether they meet.
+const ALONE: u32 = 15;
+
 /// Makes the first halves of a GROUP BY over sessions.
 #[derive(Debug)]
 pub(in crate::stream) struct SessionPartialFactory {
@@ -46,6 +51,7 @@ impl OperatorFactory for SessionPartialFactory {
             rows: 0,
             earliest: i64::MAX,
             watermark: i64::MIN,
+            alone: 0,
         }))
     }
 
@@ -64,6 +70,8 @@ struct Partial {
     earliest: i64,
     /// Sessions that end by this time are final.
     watermark: i64,
+    /// How many more times rows are sent on as they are: each was nearly alone when they were last looked at.
+    alone: u32,
 }
 
 impl Partial {
@@ -88,11 +96,36 @@ impl Partial {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let runs =
-            runs(&spec, window, by, &rows, (self.watermark, as_json)).map_err(|error| failed(&error, &self.place))?;
+        // Each row that is behind the watermark is a run of its own anyway, but has to be told apart.
+        let alone = self.alone > 0 && !as_json;
+        let runs = match alone {
+            true => singles(&spec, window, &rows),
+            false => runs(&spec, window, by, &rows, (self.watermark, as_json)),
+        };
+        let runs = runs.map_err(|error| failed(&error, &self.place))?;
+        let met = rows.num_rows() - runs.num_rows();
+        self.alone = match alone {
+            true => self.alone - 1,
+            false if met * 100 < rows.num_rows() * WORTH => ALONE,
+            false => 0,
+        };
         out.push(Batch::inserts(runs));
         Ok(())
     }
+}
+
+/// Rows as runs of one each.
+fn singles(spec: &GroupSpec, window: &WindowBy, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let times = values(&window.column, rows)?;
+    let lasts = Int64Array::new(times.as_primitive::<TimestampMicrosecondType>().values().clone(), None);
+    let mut columns = vec![times];
+    for key in &spec.keys {
+        columns.push(values(key, rows)?);
+    }
+    columns.extend(Groups::states_of(rows, &spec.aggregates)?);
+    columns.push(Arc::new(lasts));
+    columns.push(Arc::new(Int64Array::from_value(1, rows.num_rows())));
+    Ok(RecordBatch::try_new(Arc::clone(&spec.partial), columns)?)
 }
 
 /// The runs of some rows: one partial group for each run and further key. With `as_json` a last column has the rows that

@@ -9,13 +9,13 @@ use arrow::array::{
     UInt32Array,
 };
 use arrow::compute::{concat_batches, filter_record_batch, take};
-use arrow::datatypes::{DataType, Field, TimestampMicrosecondType, UInt32Type};
+use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType, UInt32Type};
 use datafusion::common::Result;
 use tidemill_runtime::{Parked, Share};
 
 use super::super::groups::Groups;
 use super::super::spec::{GroupSpec, OutputColumn, SessionBy};
-use super::index::Index;
+use super::index::{Index, NONE};
 use crate::stream::state::lost;
 
 /// Runs and the sessions they belong to.
@@ -101,9 +101,8 @@ impl Runs {
     /// One run for each session and further key, with the session's bounds, or with those of the runs it is made of.
     pub(super) fn folded(mut self, spec: &GroupSpec, by: &SessionBy, index: &mut Index, whole: bool) -> Result<Runs> {
         let rows = self.batch(spec)?;
-        let mut groups = self.groups(spec, by, &rows)?;
         let told = self.bounds(spec, index, &rows, whole);
-        let columns = groups.take_states()?;
+        let columns = self.grouped(spec, by, index, &rows, Groups::take_states)?;
         let (ids, keys, states) = arranged(spec, by, index, &rows, columns)?;
         let zone = match spec.partial.field(0).data_type() {
             DataType::Timestamp(_, zone) => zone.clone(),
@@ -135,12 +134,14 @@ impl Runs {
         index: &mut Index,
     ) -> Result<(RecordBatch, Vec<u32>)> {
         let rows = self.batch(spec)?;
-        let mut groups = self.groups(spec, by, &rows)?;
+        let columns = self.grouped(spec, by, index, &rows, |groups| {
+            let (mut columns, results) = groups.take_results()?;
+            columns.extend(results);
+            Ok(columns)
+        })?;
         for (row, id) in (0_u32..).zip(&self.ids) {
             index.session(*id).row = row;
         }
-        let (mut columns, results) = groups.take_results()?;
-        columns.extend(results);
         let (ids, keys, results) = arranged(spec, by, index, &rows, columns)?;
         let zone = |field: &Field| match field.data_type() {
             DataType::Timestamp(_, zone) => zone.clone(),
@@ -168,12 +169,40 @@ impl Runs {
         Ok((RecordBatch::try_new_with_options(Arc::clone(&spec.schema), columns, &options)?, ids))
     }
 
-    fn groups(&self, spec: &GroupSpec, by: &SessionBy, rows: &RecordBatch) -> Result<Groups> {
-        let mut keys: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(self.ids.clone()))];
-        keys.extend(by.further(spec).into_iter().map(|at| Arc::clone(rows.column(1 + at))));
-        let mut groups = Groups::new(&by.group_schema(spec), &spec.aggregates)?;
-        groups.merge(&keys, &rows.columns()[spec.leading()..], rows.num_rows(), &spec.aggregates)?;
-        Ok(groups)
+    /// The groups of the runs: the columns that tell them, which begin with the session, and what `taken` takes of them.
+    fn grouped(
+        &self,
+        spec: &GroupSpec,
+        by: &SessionBy,
+        index: &mut Index,
+        rows: &RecordBatch,
+        taken: impl FnOnce(&mut Groups) -> Result<Vec<ArrayRef>>,
+    ) -> Result<Vec<ArrayRef>> {
+        let (further, states) = (by.further(spec), &rows.columns()[spec.leading()..]);
+        if !further.is_empty() {
+            let mut keys: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(self.ids.clone()))];
+            keys.extend(further.into_iter().map(|at| Arc::clone(rows.column(1 + at))));
+            let mut groups = Groups::new(&by.group_schema(spec), &spec.aggregates)?;
+            groups.merge(&keys, states, rows.num_rows(), &spec.aggregates)?;
+            return taken(&mut groups);
+        }
+        // A session is a group, and knows its number while they are made.
+        let mut ids: Vec<u32> = Vec::new();
+        let mut of = Vec::with_capacity(self.ids.len());
+        for id in &self.ids {
+            let session = index.session(*id);
+            if session.group == NONE {
+                session.group = ids.len() as u32;
+                ids.push(*id);
+            }
+            of.push(session.group as usize);
+        }
+        ids.iter().for_each(|id| index.session(*id).group = NONE);
+        let mut groups = Groups::new(&Arc::new(Schema::empty()), &spec.aggregates)?;
+        groups.merge_numbered(of, ids.len(), states, &spec.aggregates)?;
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(ids))];
+        columns.extend(taken(&mut groups)?);
+        Ok(columns)
     }
 
     /// The bounds of each session, or of its runs here; each session also learns a row that has its keys.

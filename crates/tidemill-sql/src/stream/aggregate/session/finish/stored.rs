@@ -1,4 +1,4 @@
-//! The state of sessions at rest: runs by pile (`r…`), final sessions by pile (`c…`), and how far closed ones were given out.
+//! The state of sessions at rest: runs that lie ahead (`a…`), runs of open sessions by pile (`r…`), final sessions by pile (`c…`), and how far closed ones were given out.
 //!
 //! **Invariant:** a pile is stored anew when it changed, and a session that is taken back has the results that it had.
 
@@ -30,6 +30,7 @@ impl Sessions {
             };
             chunks.push(StateChunk { name: format!("r{number}"), rows });
         }
+        chunks.extend(self.ahead.changed(&self.spec).map_err(|error| failed(&error, &self.place))?);
         self.piles.retain(|_, pile| pile.runs.len() > 0);
         for (number, closed) in self.closed.iter_mut().filter(|(_, closed)| closed.unsaved) {
             closed.unsaved = false;
@@ -76,8 +77,12 @@ impl Sessions {
             if mine.num_rows() == 0 {
                 continue;
             }
+            if name.starts_with('a') {
+                self.ahead.push(&spec, mine).map_err(failed)?;
+                continue;
+            }
             if !is_closed {
-                self.take(&mine, &mut Vec::new()).map_err(failed)?;
+                self.admit(&mine, None, i64::MIN, &mut Vec::new()).map_err(failed)?;
                 continue;
             }
             let number =
