@@ -27,5 +27,6 @@ mod view;
 mod wait;
 
 pub use gate::GateRules;
+pub(crate) use plan::subtracts;
 pub use plan::{OpenTable, SideTables, SinkPlan, StreamPlan, ViewPlan, WindowEnd, plan_stream, plan_stream_from};
 pub(crate) use thin::holds_back;

@@ -230,7 +230,7 @@ impl Verifying<'_> {
         }
         let plans = match by_interval {
             true => self.of_intervals(&plan, verified).map_err(lift)?,
-            false => vec![self.of_stream(target, plan.clone(), verified).map_err(lift)?],
+            false => vec![self.of_stream(engine, target, plan.clone(), verified).map_err(lift)?],
         };
         let mut batches = Vec::new();
         for settled in plans {
@@ -254,6 +254,7 @@ impl Verifying<'_> {
     /// What a stream has given out.
     fn of_stream(
         &self,
+        engine: &Engine,
         target: To<'_>,
         plan: LogicalPlan,
         verified: &mut Verified,
@@ -267,7 +268,10 @@ impl Verifying<'_> {
         };
         let lateness = own.unwrap_or(self.pipeline.lateness).as_micros();
         let lateness = i64::try_from(lateness).unwrap_or(i64::MAX);
-        let reached = Reached { project, watermark: &watermark, changes, lateness };
+        let changelog =
+            |dataset: &str| self.catalog.changes(dataset, Side::Live).is_ok_and(|changes| changes.is_some());
+        let (changelog, state) = (&changelog, engine.state());
+        let reached = Reached { project, watermark: &watermark, changes, lateness, changelog, state };
         let settled = reached.settled(plan.clone())?;
         let timed = verified.read.iter().map(|(name, _)| name).filter(|name| self.has_time(name));
         verified.compared = match timed.map(|name| self.through(name)).min() {

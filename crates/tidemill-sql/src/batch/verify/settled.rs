@@ -7,6 +7,7 @@
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ExprSchema, Result, ScalarValue};
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use tidemill_model::Watermark;
 
@@ -14,6 +15,7 @@ use crate::batch::locality::times;
 use crate::language::Project;
 use crate::session::guarded::looked_up;
 use crate::session::{DedupNode, Meaning, ORDERED_AGGREGATES, Over, WindowNode, WindowSize, meaning_of, over};
+use crate::stream::subtracts;
 
 /// How far time is, for each dataset.
 pub(super) struct Reached<'a> {
@@ -23,6 +25,10 @@ pub(super) struct Reached<'a> {
     pub(super) changes: bool,
     /// How long after they have closed windows take late rows, in microseconds.
     pub(super) lateness: i64,
+    /// Whether the rows of a dataset are taken back.
+    pub(super) changelog: &'a dyn Fn(&str) -> bool,
+    /// Types plans as they were when the stream was planned.
+    pub(super) state: &'a SessionState,
 }
 
 /// When a window is there.
@@ -56,7 +62,8 @@ impl Reached<'_> {
         // What is chosen among results of windows takes those that are final.
         let chooses = waits_for_order(&plan) || matches!(plan, LogicalPlan::Window(_));
         let below = if window.is_some() || chooses { When::Final } else { when };
-        let mut when = if waits_for_order(&plan) { When::Final } else { when };
+        let holds = waits_for_order(&plan) || window.is_some() && when != When::Open && self.holds_rows(&plan)?;
+        let mut when = if holds { When::Final } else { when };
         if when == When::Closed && self.is_of_windows(&plan)? {
             when = When::Final;
         }
@@ -72,6 +79,28 @@ impl Reached<'_> {
             Some(window) if when != When::Open && watermark != Watermark::MAX => closed(plan, &window, watermark),
             _ => Ok(plan),
         }
+    }
+
+    /// Whether a GROUP BY over rows that change holds them until its windows are final: some aggregate has no inverse.
+    fn holds_rows(&self, plan: &LogicalPlan) -> Result<bool> {
+        let changes = plan.exists(|node| match node {
+            LogicalPlan::TableScan(scan) => Ok((self.changelog)(scan.table_name.table())),
+            _ => Ok(false),
+        })?;
+        if !changes {
+            return Ok(false);
+        }
+        let config = self.state.config_options();
+        let typed = self.state.analyzer().execute_and_check(plan.clone(), config, |_, _| {})?;
+        let mut holds = false;
+        typed.apply(|node| match node {
+            LogicalPlan::Aggregate(node) => {
+                holds = !subtracts(node)?;
+                Ok(TreeNodeRecursion::Stop)
+            }
+            _ => Ok(TreeNodeRecursion::Continue),
+        })?;
+        Ok(holds)
     }
 
     /// Whether windows are below a plan.

@@ -214,7 +214,13 @@ impl<'a> Builder<'a> {
     }
 
     /// The steps of a chain, with what becomes of rows that fail in it.
-    fn guarded(&self, chain: &Chain, steps: Vec<Step>, time: Option<usize>, statement: &Statement) -> Arc<Guarded> {
+    pub(super) fn guarded(
+        &self,
+        chain: &Chain,
+        steps: Vec<Step>,
+        time: Option<usize>,
+        statement: &Statement,
+    ) -> Arc<Guarded> {
         let way = OnItsWay::to(&statement.name, &statement.place);
         Arc::new(Guarded::new(steps, Failing::of(chain, self.pipeline.on_error, way, time)))
     }

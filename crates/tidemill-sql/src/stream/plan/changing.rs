@@ -129,6 +129,16 @@ impl Builder<'_> {
     }
 }
 
+/// Whether rows that are taken back are subtracted from the aggregates of a GROUP BY, and not held until its window closes.
+pub(crate) fn subtracts(node: &GroupBy) -> Result<bool, DataFusionError> {
+    for expr in &node.aggr_expr {
+        if !is_linear(&aggregate(expr, node.input.schema())?.function)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The GROUP BY with what subtracting needs; `None` when an aggregate of it cannot be subtracted.
 fn subtractable(node: &GroupBy) -> Result<Option<Subtractable>, DataFusionError> {
     let count = |args: Vec<Expr>, filter: Option<Box<Expr>>, name: String| {

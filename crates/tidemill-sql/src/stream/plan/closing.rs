@@ -20,7 +20,7 @@ use super::build::{Builder, Walk, uncompiled};
 use super::pending::Stream;
 use super::refuse::at_word;
 use crate::session::guarded::{arrow_schema, columns};
-use crate::session::{Meaning, ORDERED_AGGREGATES, Over, Told, call_of, over};
+use crate::session::{Meaning, ORDERED_AGGREGATES, Over, Told, WindowSize, call_of, meaning_of, over};
 use crate::stream::aggregate::Emission;
 use crate::stream::closing::{ClosingFactory, ClosingInput, Prune, RangeFactory, Recipe, input_of};
 
@@ -265,7 +265,17 @@ impl Builder<'_> {
             Some((at, name)) => (at, format!("{name} depends on the order of rows")),
             None => (place.clone(), "an aggregate depends on the order of rows".to_owned()),
         };
-        let windowed = meaning_words(&self.meanings(&node.input));
+        let meanings = self.meanings(&node.input);
+        let told = node.group_expr.iter().map(|expr| meaning_of(expr, &node.input, &meanings));
+        let in_sessions = |meaning: Meaning| matches!(meaning, Meaning::Start { size, .. } | Meaning::End { size, .. } if matches!(size, WindowSize::Session { .. }));
+        if told.into_iter().any(in_sessions) {
+            return Error::new(Kind::Plan, "P133", what)
+                .at(&at)
+                .label("the rows of a session are not held in a stream")
+                .fact("TUMBLE and HOP hold the rows of a window until it closes")
+                .fact("min and max do not depend on order; an interval run computes all of them in sessions too");
+        }
+        let windowed = meaning_words(&meanings);
         Error::new(Kind::Plan, "P133", what)
             .at(&at)
             .label("no window here, so it is never final")

@@ -174,6 +174,11 @@ pub(super) fn aggregate(expr: &Expr, input: &DFSchema) -> Result<Aggregate, Data
     let args = function.expressions().into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
     let filter = lowered.filter.map(checked).transpose()?;
     let states = function.state_fields()?.len();
+    // Made once here so that what it cannot do is told by the plan, not by the run.
+    match function.groups_accumulator_supported() {
+        true => drop(function.create_groups_accumulator()?),
+        false => drop(function.create_accumulator()?),
+    }
     let types = args.iter().map(|arg| arg.data_type(&arrow_input)).collect::<Result<_, _>>()?;
     Ok(Aggregate { function, args, types, filter, states })
 }

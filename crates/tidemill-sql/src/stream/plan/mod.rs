@@ -36,6 +36,7 @@ use crate::catalog::{Catalog, Side};
 use crate::language::{Dataset, Pipeline};
 use crate::session::WindowSize;
 use build::Builder;
+pub(crate) use changing::subtracts;
 use statement::Statement;
 
 /// The tables that a run looks rows up in.

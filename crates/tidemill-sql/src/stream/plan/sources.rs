@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use tidemill_model::{Error, Result};
@@ -16,10 +17,11 @@ use super::pending::Stream;
 use super::statement::Statement;
 use crate::catalog::{Changes, decoder_of};
 use crate::language::Dataset;
-use crate::session::guarded::{columns, looked_up};
+use crate::session::guarded::{Chain, columns, looked_up};
 use crate::session::{accepted_schema, lift};
 use crate::stream::GateRules;
 use crate::stream::current::CurrentFactory;
+use crate::stream::transform::TransformFactory;
 
 type MakeGate = Arc<dyn Fn() -> Result<Box<dyn Gate>> + Send + Sync>;
 type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
@@ -146,6 +148,7 @@ impl Builder<'_> {
                 if !self.notes.contains(&note) {
                     self.notes.push(note);
                 }
+                stream = self.by_row(stream, name, statement)?;
             }
             None => {}
         }
@@ -157,6 +160,21 @@ impl Builder<'_> {
 }
 
 impl Builder<'_> {
+    /// The rows of a changelog without a key, each where it is taken back. Behind the exchange time is what all lanes have
+    /// given out, as on record: a row that is late there stays so after a restart, and what takes it back is late too.
+    fn by_row(&mut self, stream: Stream, name: &str, statement: &Statement) -> Result<Stream> {
+        let from = self.place(&stream, statement)?;
+        let schema = Arc::clone(stream.schema());
+        let text = format!("rows of {name} by their values");
+        let steps = self.guarded(&Chain::over(Arc::clone(&schema)), Vec::new(), None, statement);
+        let (definition, place) = (text.clone(), statement.place.clone());
+        let factory = TransformFactory { steps, text, definition, place, reentrance: None };
+        let node = self.add_operator(statement, "rows", Arc::new(factory));
+        let told = |at: &usize| RowConverter::supports_fields(&[SortField::new(schema.field(*at).data_type().clone())]);
+        self.graph.connect(from, node, 0, Route::Hash((0..schema.fields().len()).filter(told).collect()));
+        Ok(Stream::of(node, schema, true).timed(stream.time))
+    }
+
     /// The rows of a changelog by key: those that a statement needs, as changes. Each statement keeps a table of its own, of
     /// the columns that it needs, so that none depends on what others read.
     fn current(
