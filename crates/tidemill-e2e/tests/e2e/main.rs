@@ -16,6 +16,7 @@ mod kill;
 mod knobs;
 mod letters;
 mod lookups;
+mod memory;
 mod pipes;
 mod pressure;
 mod rebuild;

@@ -105,7 +105,7 @@ pub(crate) enum Command {
         /// The pipeline
         pipeline: String,
         /// From where: earliest; a time, which leaves out rows before it: 2026-11-20T02; or offsets of splits, where the
-        /// others are read from their beginning: raw_orders/3=1200,raw_orders/4=88, or @FILE with them
+        /// others are read from their beginning: raw_orders/raw-orders/3=1200,raw_orders/raw-orders/4=88, or @FILE with them
         #[arg(long, value_name = "earliest|TIME|OFFSETS")]
         from: String,
         /// Only this table or view; may be repeated [default: all that the pipeline writes]

@@ -33,7 +33,7 @@ pub(super) fn request(from: &str, only: &[String], whole: bool) -> Result<Reques
         (time, _) => Beginning::Time(Timestamp::parse(time).map_err(|_| {
             Error::new(Kind::Config, "C057", format!("`{time}` is no point to replay from"))
                 .fact("write earliest, or a time: 2026-11-20, 2026-11-20T14, 2026-11-20T14:30:00")
-                .fact("or offsets: raw_orders/3=1200,raw_orders/4=88, or @FILE with them")
+                .fact("or offsets: raw_orders/raw-orders/3=1200,raw_orders/raw-orders/4=88, or @FILE with them")
         })?),
     };
     Ok(Request::Replay { only: only.iter().cloned().collect(), from, whole })

@@ -132,8 +132,8 @@ pub async fn choose(workspace: &Workspace, pipeline: &str, choice: &Choice) -> R
     };
     let project = workspace.catalog.project();
     let mut letters = Vec::new();
-    for dataset in wanted {
-        if !project.datasets.contains_key(dataset) && !project.materialized.contains_key(dataset) {
+    for dataset in &wanted {
+        if !project.datasets.contains_key(*dataset) && !project.materialized.contains_key(*dataset) {
             let names = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::new(
                 Kind::Config,
@@ -144,6 +144,13 @@ pub async fn choose(workspace: &Workspace, pipeline: &str, choice: &Choice) -> R
             .fact("letters of a table that is not declared any more can enter nowhere; choose others with --dataset"));
         }
         letters.extend(of_dataset(workspace, pipeline, dataset, choice).await?);
+    }
+    let reasons = || wanted.iter().filter_map(|name| record.counters.dead_letters.get(*name)).flat_map(BTreeMap::keys);
+    if let Some(unknown) = choice.reasons.iter().find(|reason| !reasons().any(|known| known == *reason)) {
+        let known: BTreeSet<&str> = reasons().map(String::as_str).collect();
+        let known = known.into_iter().map(|reason| format!("'{reason}'")).collect::<Vec<_>>().join(", ");
+        let error = Error::new(Kind::Config, "C181", format!("no dead letter has the reason '{unknown}'"));
+        return Err(if known.is_empty() { error } else { error.fact(format!("reasons that there are: {known}")) });
     }
     letters.sort_by_key(|letter: &Letter| (letter.dataset.clone(), letter.id));
     match &choice.corrected {

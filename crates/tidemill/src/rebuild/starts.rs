@@ -12,12 +12,12 @@ use tidemill_runtime::exec::Starts;
 
 fn wrong(message: String) -> Error {
     Error::new(Kind::Config, "C188", message)
-        .fact("write SOURCE/SPLIT=OFFSET, several with commas between: raw_orders/3=1200,raw_orders/4=88")
+        .fact("write SOURCE/SPLIT=OFFSET, several with commas between: raw_orders/raw-orders/3=1200,raw_orders/raw-orders/4=88")
         .fact("or @FILE, with the offsets as tidemill watermarks P --format json prints them")
         .fact("splits that are not named are read from their beginning")
 }
 
-/// Reads `raw_orders/3=1200,raw_orders/4=88`.
+/// Reads `raw_orders/raw-orders/3=1200,raw_orders/raw-orders/4=88`.
 ///
 /// # Errors
 /// Config.

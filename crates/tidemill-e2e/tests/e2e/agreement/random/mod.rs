@@ -4,6 +4,7 @@
 //! many of them, `--seed 7 --query 17` runs one alone, and `TIDEMILL_E2E_QUERY` puts another query in its place, over the
 //! same tables and rows: a smaller one that still fails.
 
+mod changing;
 mod expression;
 mod failing;
 mod joins;
@@ -57,8 +58,12 @@ fn make(number: u64, seed: u64) -> Made {
         maker.constructs.insert("by name");
         case.by_name = true;
     }
+    if maker.changes.is_some() {
+        // What is refused of a change is a matter of its own.
+        maker.tables[0].follow(maker.keyed);
+    }
     let mut accepted = "true".to_owned();
-    if maker.chance(8) {
+    if maker.chance(8) && maker.changes.is_none() {
         maker.constructs.insert("start");
         let start = from.plus(Duration::from_secs(maker.random.u64(1..60))).to_string();
         case.options.push_str(&format!(", start = '{start}'"));
@@ -68,7 +73,12 @@ fn make(number: u64, seed: u64) -> Made {
         if used {
             case.declarations.push_str(&table.declaration());
             case.accept.insert(table.name.to_owned(), format!("{} AND {accepted}", table.accepted()));
-            case.inputs.push(input(table, from, &mut maker.random));
+            let mut input = input(table, from, &mut maker.random);
+            input.late = maker.late;
+            if table.name == "a" && maker.changes.is_some() {
+                (input.changes, input.timeless) = (maker.changes, 0.0);
+            }
+            case.inputs.push(input);
             if table.has_checks() {
                 maker.constructs.insert("check");
             }
@@ -76,7 +86,7 @@ fn make(number: u64, seed: u64) -> Made {
     }
     // What the views of a query read is declared before them.
     case.declarations.push_str(&maker.views);
-    if !case.options.contains("emit") && maker.chance(6) {
+    if !case.options.contains("emit") && maker.changes.is_none() && maker.late == 0.0 && maker.chance(6) {
         maker.constructs.insert("beside");
         case.beside = Some(beside(&case.inputs[0].table, &key));
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use tidemill_testkit::Rng;
 
+use super::super::changes::Changing;
 use super::expression::{aggregate, condition, expression, expression_of, one};
 use super::schema::{Column, Table, Type};
 
@@ -57,6 +58,11 @@ pub(super) struct Maker {
     pub(super) looks_up: bool,
     /// Whether rows wait for time, in a view too.
     pub(super) waits: bool,
+    /// How the rows of the first table change, if they do, and whether by a declared key.
+    pub(super) changes: Option<Changing>,
+    pub(super) keyed: bool,
+    /// The part of rows that come late.
+    pub(super) late: f64,
     /// Options of the pipeline, each after a comma.
     pub(super) options: String,
     /// Statements that declare views.
@@ -73,6 +79,9 @@ impl Maker {
             used: [false; 2],
             looks_up: false,
             waits: false,
+            changes: None,
+            keyed: false,
+            late: 0.0,
             options: String::new(),
             views: String::new(),
             constructs: BTreeSet::new(),

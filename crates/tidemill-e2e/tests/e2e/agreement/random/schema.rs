@@ -57,13 +57,21 @@ pub(super) struct Table {
     required: Vec<String>,
     /// Its CHECKs: the condition, and what becomes of a row that breaks it.
     checks: Vec<(String, &'static str)>,
+    /// Whether it is a changelog, and whether by a declared key.
+    follows: Option<bool>,
 }
 
 impl Table {
     /// `id`, the key `k`, the event time `at` and up to six others.
     pub(super) fn make(name: &'static str, key: &Column, from: Timestamp, random: &mut Rng) -> Table {
-        let mut table =
-            Table { name, columns: Vec::new(), types: Vec::new(), required: Vec::new(), checks: Vec::new() };
+        let mut table = Table {
+            name,
+            columns: Vec::new(),
+            types: Vec::new(),
+            required: Vec::new(),
+            checks: Vec::new(),
+            follows: None,
+        };
         table.columns.push(Column::new("id", Type::Number));
         table.types.push("BIGINT".to_owned());
         table.columns.push(key.clone());
@@ -94,6 +102,13 @@ impl Table {
         table
     }
 
+    /// Its rows are changed, and all are taken.
+    pub(super) fn follow(&mut self, keyed: bool) {
+        self.required.clear();
+        self.checks.clear();
+        self.follows = Some(keyed);
+    }
+
     pub(super) fn declaration(&self) -> String {
         let mut lines = Vec::new();
         for (column, of) in self.columns.iter().zip(&self.types) {
@@ -104,7 +119,11 @@ impl Table {
         for (number, (condition, policy)) in self.checks.iter().enumerate() {
             lines.push(format!("  CONSTRAINT check_{number} CHECK ({condition}) ON VIOLATION {policy}"));
         }
-        format!("CREATE TABLE {} (\n{}\n) WITH (@input);\n", self.name, lines.join(",\n"))
+        if self.follows == Some(true) {
+            lines.push("  PRIMARY KEY (id)".to_owned());
+        }
+        let from = if self.follows.is_some() { "@debezium" } else { "@input" };
+        format!("CREATE TABLE {} (\n{}\n) WITH ({from});\n", self.name, lines.join(",\n"))
     }
 
     /// The rows that its NOT NULLs and CHECKs let through, and that have an event time.

@@ -3,6 +3,7 @@
 //! **Invariant:** what a shape says of targets is what DESIGN promises; a refusal is counted, not worked around.
 
 use super::super::case::Target;
+use super::changing::{changed_groups, changed_top, changed_windows, deduplicated, late_windows, of_each_key};
 use super::expression::{aggregate, condition, one};
 use super::failing::{failing_groups, failing_rows};
 use super::joins::window_join;
@@ -51,6 +52,12 @@ pub(super) const SHAPES: &[Shape] = &[
     ("ordered aggregates", ordered_aggregates),
     ("failing rows", failing_rows),
     ("failing groups", failing_groups),
+    ("changed groups", changed_groups),
+    ("changed windows", changed_windows),
+    ("changed top n", changed_top),
+    ("late windows", late_windows),
+    ("rows of a key", of_each_key),
+    ("dedup", deduplicated),
 ];
 
 /// Where rows can go that are given out once.
@@ -90,7 +97,7 @@ impl Maker {
     }
 
     /// Keys of a GROUP BY: columns and expressions, each with the name that it gets.
-    fn keys(&mut self, input: &Relation, most: usize) -> Vec<(String, Column)> {
+    pub(super) fn keys(&mut self, input: &Relation, most: usize) -> Vec<(String, Column)> {
         let mut keys: Vec<(String, Column)> = Vec::new();
         for number in 0..self.random.usize(0..=most) {
             let name = format!("g{number}");
@@ -111,7 +118,7 @@ impl Maker {
         keys
     }
 
-    fn aggregates(&mut self, input: &Relation) -> Vec<(String, Column)> {
+    pub(super) fn aggregates(&mut self, input: &Relation) -> Vec<(String, Column)> {
         let count = self.random.usize(1..5);
         let mut calls = vec![("count(*)".to_owned(), Column::new("n", Type::Number))];
         for number in 0..count {
@@ -127,7 +134,7 @@ impl Maker {
         calls
     }
 
-    fn having(&mut self) -> String {
+    pub(super) fn having(&mut self) -> String {
         if !self.chance(4) {
             return String::new();
         }
@@ -183,7 +190,7 @@ impl Maker {
     }
 
     /// A GROUP BY of windows.
-    fn window_groups(&mut self, kind: &'static str, input: &Relation, time: &str) -> Relation {
+    pub(super) fn window_groups(&mut self, kind: &'static str, input: &Relation, time: &str) -> Relation {
         let (windows, apart) = self.window(kind, input, time);
         let mut keys: Vec<(String, Column)> = Vec::new();
         for name in &apart {
@@ -214,7 +221,7 @@ impl Maker {
     }
 
     /// A GROUP BY without windows.
-    fn plain_groups(&mut self, input: &Relation, keys: &[(String, Column)], having: &str) -> Relation {
+    pub(super) fn plain_groups(&mut self, input: &Relation, keys: &[(String, Column)], having: &str) -> Relation {
         let calls = self.aggregates(input);
         let (mut list, mut columns) = named(keys);
         let (texts, given) = named(&calls);
@@ -232,7 +239,7 @@ impl Maker {
     }
 }
 
-fn named(calls: &[(String, Column)]) -> (Vec<String>, Vec<Column>) {
+pub(super) fn named(calls: &[(String, Column)]) -> (Vec<String>, Vec<Column>) {
     calls.iter().map(|(text, column)| (format!("{text} AS {}", column.name), column.clone())).unzip()
 }
 
@@ -388,7 +395,7 @@ fn windows_of_windows(maker: &mut Maker) -> Query {
 }
 
 /// The rest of the row, by name: what decides between rows that are equal by what is written.
-fn rest(names: &[&str], written: &[&str]) -> String {
+pub(super) fn rest(names: &[&str], written: &[&str]) -> String {
     let mut names: Vec<&str> = names.iter().copied().filter(|name| !written.contains(name)).collect();
     names.sort_unstable();
     names.iter().map(|name| format!(", {name}")).collect()
