@@ -396,7 +396,10 @@ fn little_memory(lanes: usize) -> StateMemory {
         return StateMemory::default();
     }
     let name = format!("tidemill-flow-{}-{}", std::process::id(), FLOWS.fetch_add(1, Ordering::Relaxed));
-    StateMemory::open(2_000, &std::env::temp_dir().join(name)).expect("a folder")
+    // Thousands of small files come and go: in memory where that is there.
+    let shared = PathBuf::from("/dev/shm");
+    let folder = if shared.is_dir() { shared } else { std::env::temp_dir() };
+    StateMemory::open(2_000, &folder.join(name)).expect("a folder")
 }
 
 /// Some rows of a batch, by number.
