@@ -14,7 +14,9 @@ use tidemill_model::Watermark;
 use crate::batch::locality::times;
 use crate::language::Project;
 use crate::session::guarded::looked_up;
-use crate::session::{DedupNode, Meaning, ORDERED_AGGREGATES, Over, WindowNode, WindowSize, meaning_of, over};
+use crate::session::{
+    AsofNode, DedupNode, Meaning, ORDERED_AGGREGATES, Over, WindowNode, WindowSize, meaning_of, over,
+};
 use crate::stream::subtracts;
 
 /// How far time is, for each dataset.
@@ -83,11 +85,7 @@ impl Reached<'_> {
 
     /// Whether a GROUP BY over rows that change holds them until its windows are final: some aggregate has no inverse.
     fn holds_rows(&self, plan: &LogicalPlan) -> Result<bool> {
-        let changes = plan.exists(|node| match node {
-            LogicalPlan::TableScan(scan) => Ok((self.changelog)(scan.table_name.table())),
-            _ => Ok(false),
-        })?;
-        if !changes {
+        if !self.changes(plan) {
             return Ok(false);
         }
         let config = self.state.config_options();
@@ -101,6 +99,21 @@ impl Reached<'_> {
             _ => Ok(TreeNodeRecursion::Continue),
         })?;
         Ok(holds)
+    }
+
+    /// Whether rows of a plan are taken back, as a stream sees it: those that are looked up are met as they stand.
+    fn changes(&self, plan: &LogicalPlan) -> bool {
+        match plan {
+            LogicalPlan::TableScan(scan) => (self.changelog)(scan.table_name.table()),
+            LogicalPlan::Window(_) => false,
+            LogicalPlan::Join(join) => match looked_up(join, self.project) {
+                Some(true) => self.changes(&join.right),
+                Some(false) => self.changes(&join.left),
+                None => false,
+            },
+            other if AsofNode::of(other).is_some() => false,
+            other => other.inputs().into_iter().any(|input| self.changes(input)),
+        }
     }
 
     /// Whether windows are below a plan.

@@ -12,7 +12,7 @@ use tidemill_model::Result;
 use super::group::Group;
 
 /// A group is divided when it has more keys than this: writing so many takes a few hundredths of a second.
-pub(super) const MOST_KEYS: usize = 128 << 10;
+pub(super) const MOST_KEYS: usize = if cfg!(test) { 16 << 10 } else { 128 << 10 };
 /// How many bits may tell groups apart: more groups would make the manifest long.
 const MOST_BITS: u32 = 8;
 
@@ -104,6 +104,8 @@ impl Directory {
             self.groups[number].call_up_all()?;
             obsolete.extend(self.groups[number].chunks.drain(..).map(|chunk| chunk.name));
             self.divide(number);
+            // Of what was very large the parts are large still.
+            self.divide_fresh()?;
         }
         Ok(())
     }

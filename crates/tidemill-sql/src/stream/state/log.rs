@@ -190,6 +190,14 @@ impl KeyLog {
         }
         // While it is in memory: a group is moved, and called up to be stored, as a whole.
         self.groups.divide_fresh()?;
+        self.move_excess()
+    }
+
+    /// The same, without dividing groups: their numbers stay what they are.
+    fn move_excess(&mut self) -> Result<()> {
+        if !self.share.is_bounded() {
+            return Ok(());
+        }
         self.share.set(self.groups.iter().map(Group::bytes).sum());
         let mut excess = self.share.excess();
         if excess == 0 {
@@ -251,7 +259,7 @@ impl KeyLog {
             chunks.drain(..).try_for_each(&mut *give)?;
             if changed && !self.groups[number].is_warm() {
                 // What the group called up goes before the next one does.
-                self.relieve()?;
+                self.move_excess()?;
             }
         }
         self.relieve()
@@ -609,6 +617,35 @@ mod tests {
         let rows: usize = chunks.iter().map(|chunk| chunk.rows.as_ref().map_or(0, RecordBatch::num_rows)).sum();
         assert_eq!(rows, half.len());
         assert!((300..700).contains(&rows), "{rows} of 1000 keys are on one of two lanes");
+    }
+
+    /// What is divided for being large may be many times as large, and lie in the tier.
+    #[test]
+    fn a_group_that_has_grown_past_all_bounds_is_stored_whole() {
+        let memory = StateMemory::open(1 << 18, &std::env::temp_dir().join("tidemill-log-large")).expect("a budget");
+        let mut log = KeyLog::new(layout(), "t").expect("a log");
+        log.bound(&memory);
+        let mut stored = BTreeMap::new();
+        let value = bytes(&log, 0, "x").1;
+        let most = MOST_KEYS as i64;
+        for (from, to) in [(0, 2 * most), (2 * most, 30 * most), (30 * most, 30 * most + 1)] {
+            for part in (from..to).step_by(MOST_KEYS / 4) {
+                let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(part..to.min(part + most / 4)));
+                let encoded = log.encode_keys(std::slice::from_ref(&keys)).expect("keys");
+                log.call_up((0..keys.len()).map(|row| encoded.row(row))).expect("reads");
+                (0..keys.len()).for_each(|row| log.put(encoded.row(row), &value));
+                log.relieve().expect("moves");
+            }
+            for StateChunk { name, rows } in snapshot(&mut log) {
+                match rows {
+                    Some(rows) => drop(stored.insert(name, rows)),
+                    None => drop(stored.remove(&name)),
+                }
+            }
+            let held = held(&restored(&stored, (0, 1), false, &StateMemory::default()));
+            assert!(held.into_keys().eq(0..to), "all {to} keys are stored");
+        }
+        assert!(memory.spilled() > 0, "most of them lie in the tier");
     }
 
     #[test]

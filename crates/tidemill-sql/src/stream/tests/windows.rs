@@ -138,6 +138,8 @@ fn sessions_end_at_silence_are_bridged_and_then_final() {
         // Behind the watermark, touching an open session or none that is final: on time.
         (&[(0, &[600, 625]), (640, &[630])], &[(600, 660, 3)], 0),
         (&[(640, &[620])], &[(620, 650, 1)], 0),
+        // What it touches is open for a row that came ahead of time, and was not looked for yet.
+        (&[(0, &[600]), (628, &[629]), (634, &[590])], &[(590, 659, 3)], 0),
         (&[(640, &[610])], &[], 1),
     ];
     for (steps, expected, late) in cases {

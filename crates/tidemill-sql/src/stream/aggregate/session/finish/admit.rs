@@ -31,7 +31,8 @@ impl Sessions {
         let texts = texts.map(|texts| arrow::compute::filter(&texts, &behind)).transpose()?;
         let texts = texts.as_ref().map(|texts| texts.as_string::<i32>());
         let touches = lasts(&self.spec, &rows).iter().max().map_or(i64::MIN, |last| last.saturating_add(self.gap));
-        self.admit_ahead(touches)?;
+        // What it touches may go on by rows that lie ahead: all that began before the watermark.
+        self.admit_ahead(touches.max(watermark))?;
         self.admit(&rows, texts, watermark, late)
     }
 
