@@ -122,7 +122,7 @@ impl Running {
         let mut of = Vec::with_capacity(pending.len());
         for (keys, states) in &pending {
             let encoded = self.groups.encode_keys(keys)?;
-            let part = |row: usize| (u128::from(hash_of(encoded.row(row))) * parts as u128 >> 64) as usize;
+            let part = |row: usize| ((u128::from(hash_of(encoded.row(row))) * parts as u128) >> 64) as usize;
             of.push((0..rows_of(keys, states)).map(part).collect::<Vec<_>>());
         }
         for part in 0..parts {
