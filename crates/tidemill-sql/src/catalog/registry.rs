@@ -11,7 +11,7 @@ use datafusion::catalog::TableProvider;
 use tidemill_model::{OptionSpec, Result, Settings};
 use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Version};
 
-/// A connector's own way to be read by a bounded query, instead of through its [`Source`].
+/// A connector's own way to be read by a bounded query, instead of through its [`Source`](tidemill_runtime::Source).
 #[async_trait]
 pub trait BatchTables: Send + Sync + fmt::Debug {
     /// The connector it belongs to.
