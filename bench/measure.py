@@ -8,7 +8,7 @@
 The rows are the generator's orders. Everything is made in a temporary folder and removed.
 TIDEMILL_BIN names the binary; without it the release build of CARGO_TARGET_DIR or of this clone is taken.
 """
-import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, resource, signal, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 COLUMNS = """  order_id BIGINT, customer_id BIGINT, product_id BIGINT, amount DECIMAL(14, 4), currency VARCHAR, region VARCHAR,
@@ -104,7 +104,8 @@ def latency(scratch, asked):
 def linear(scratch, asked):
     """A commit each half second; rows and bytes written between, as the manifests and the files of the state tell them."""
     rows = asked.rows or 60_000_000
-    folder = project(f"{scratch}/long", generator(rows), "500 ms")
+    # Endless, so that time goes on and windows close; it is stopped when there were enough.
+    folder = project(f"{scratch}/long", "connector = 'generator', disorder = '9 seconds'", "500 ms")
     running = subprocess.Popen([binary(), "run", "p", "--format", "json", "-q"], cwd=folder, stdout=subprocess.DEVNULL)
     seen, points = {}, []
     while running.poll() is None:
@@ -120,6 +121,9 @@ def linear(scratch, asked):
             told = subprocess.run([binary(), "status", "p", "--format", "json"], cwd=folder, capture_output=True, text=True)
             counters = (json.loads(told.stdout or "[{}]")[0].get("counters") or {}) if told.returncode == 0 else {}
             points.append((time.monotonic(), counters.get("rows_read", 0), sum(seen.values())))
+            if points[-1][1] >= rows:
+                running.send_signal(signal.SIGINT)
+                running.wait()
     if running.returncode != 0:
         sys.exit("the run failed")
     tenth = rows / 10
