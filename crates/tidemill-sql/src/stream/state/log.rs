@@ -27,9 +27,9 @@ use super::table::hash_of;
 /// When a group has more chunks than this (and up to as many again, so that groups do so at different times), the small
 /// ones become one.
 const MOST_CHUNKS: usize = 24;
-/// A group of at most so many keys is written whole whenever it changes: that is hardly more than what changed, and many
-/// small groups, a window's each, do not make the manifest long.
-const FEW: usize = 64;
+/// A group of at most so many keys is written whole whenever it changes, as is a small one of which a quarter does: that is
+/// hardly more than what changed, and many small groups, a window's each, do not make the manifest long.
+const FEW: usize = 16;
 /// A chunk of at most so many rows is small: its keys are remembered until it is merged with others.
 const SMALL: usize = 4096;
 
@@ -279,7 +279,8 @@ impl KeyLog {
             group.changed = group.changed.in_order();
         }
         // All groups grow alike, and are written anew one after the other rather than all in one epoch.
-        let whole = anew || group.len() <= FEW || group.overweight() > if its_turn { 100 } else { 300 };
+        let few = if group.len() <= SMALL { FEW.max(4 * group.changed.len()) } else { FEW };
+        let whole = anew || group.len() <= few || group.overweight() > if its_turn { 100 } else { 300 };
         let mut changed = std::mem::take(&mut group.changed);
         let was_warm = group.is_warm();
         if whole {
