@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use tidemill::rebuild::{Beginning, Request, prepare};
@@ -14,7 +13,7 @@ use tidemill::{Live, RunOptions, Workspace};
 use tidemill_model::{Offset, Result, SplitId, Timestamp, Trigger};
 use tidemill_runtime::exec::{Limits, Progress, Starts, StopFlag, Views};
 use tidemill_sql::batch::query;
-use tidemill_testkit::{Crash, Ending, Multiset, Outside, ProjectFolder, Rng, Simulation, VirtualClock};
+use tidemill_testkit::{Crash, Ending, Multiset, ProjectFolder, Rng, VirtualClock};
 use tokio::runtime::Runtime;
 
 use crate::agreement::project::PRESENT;
@@ -131,24 +130,8 @@ impl Shop {
         let options = RunOptions { lanes: Some(random.usize(1..=3)), ..RunOptions::default() };
         let progress = Arc::new(Progress::default());
         let Some(prepared) = prepare(&workspace, "p", request, &options, &progress)? else { return Ok(None) };
-        let stop = StopFlag::default();
-        let mut simulation = Simulation {
-            clock: &self.clock,
-            random,
-            progress: &progress,
-            stop: &stop,
-            settles_in: Duration::from_secs(3600),
-            crash,
-        };
-        let world = &mut self.world;
         // Rows go on arriving; they are none of the rebuild's business.
-        let mut arrive = |random: &mut Rng| -> Result<Outside> {
-            if random.u32(0..200) == 0 {
-                world.deliver(random)?;
-            }
-            Ok(Outside::Goes)
-        };
-        simulation.run(prepared.dataflow, &mut arrive).map(Some)
+        self.world.beside(prepared.dataflow, (&self.clock, &progress), crash, 200, random).map(Some)
     }
 
     fn ask(&self, sql: &str) -> Multiset {

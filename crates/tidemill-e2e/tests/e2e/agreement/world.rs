@@ -3,12 +3,15 @@
 //! **Invariant:** rows of a table arrive in their order, each chunk at once.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use tidemill::Workspace;
 use tidemill_model::{Epoch, Result};
+use tidemill_runtime::exec::{Dataflow, Progress, StopFlag};
 use tidemill_runtime::{Batch, Committable, SinkCommitter, SinkTarget, SinkWriter, WriteMode, changed_schema};
-use tidemill_testkit::Rng;
+use tidemill_testkit::{Crash, Ending, Outside, Rng, Simulation, VirtualClock};
 
 /// Writes rows where a table reads them.
 struct Feed {
@@ -24,6 +27,27 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Steps a job to its end or its crash while rows go on arriving, at one step in so many.
+    pub(crate) fn beside(
+        &mut self,
+        job: Dataflow,
+        (clock, progress): (&Arc<VirtualClock>, &Arc<Progress>),
+        crash: Option<Crash>,
+        seldom: u32,
+        random: &mut Rng,
+    ) -> Result<Ending> {
+        let stop = StopFlag::default();
+        let settles_in = Duration::from_secs(3600);
+        let mut simulation = Simulation { clock, random, progress, stop: &stop, settles_in, crash };
+        let mut arrive = |random: &mut Rng| -> Result<Outside> {
+            if random.u32(0..seldom) == 0 {
+                self.deliver(random)?;
+            }
+            Ok(Outside::Goes)
+        };
+        simulation.run(job, &mut arrive)
+    }
+
     /// Cuts the rows of each table at random; those of `last` arrive after them, at once.
     pub(crate) fn new(
         workspace: &Workspace,
