@@ -21,8 +21,10 @@ pub struct LocalStore {
     unfinished: PathBuf,
     /// Set once the folder for unfinished files is there.
     prepared: OnceLock<()>,
-    counter: AtomicU64,
 }
+
+/// Numbers the unfinished files of this process, of all its stores: two of them may be on one folder.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl LocalStore {
     /// Opens the folder, which the first write creates when it is absent: whoever only looks changes nothing.
@@ -32,7 +34,7 @@ impl LocalStore {
     pub fn open(dir: impl AsRef<Path>) -> Result<LocalStore> {
         let root = dir.as_ref().to_path_buf();
         let unfinished = root.join(".unfinished");
-        let store = LocalStore { root, unfinished, prepared: OnceLock::new(), counter: AtomicU64::new(0) };
+        let store = LocalStore { root, unfinished, prepared: OnceLock::new() };
         if store.root.exists() && !store.root.is_dir() {
             return Err(Error::new(Kind::Config, "C045", format!("{} is no folder", store.root.display()))
                 .fact("the project's state goes there: move it away, or name another folder with path = '…' under [state] in tidemill.toml"));
@@ -64,6 +66,19 @@ impl LocalStore {
         }
     }
 
+    /// A new file under a name that nobody else has: in another container a process of the same number may write, too.
+    fn create_unfinished(&self) -> io::Result<(PathBuf, File)> {
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = self.unfinished.join(format!("{}-{number}", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
     fn path(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         Ok(self.root.join(name))
@@ -73,9 +88,8 @@ impl LocalStore {
     /// whether the file has another name as well.
     fn write<T>(&self, path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<(T, bool)>) -> Result<T> {
         self.prepare()?;
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.unfinished.join(format!("{}-{number}", std::process::id()));
-        let written = write_through(&unfinished, bytes).and_then(|()| {
+        let (unfinished, file) = self.create_unfinished().map_err(|e| Error::io("write", path.display(), e))?;
+        let written = write_through(file, bytes).and_then(|()| {
             let folder = path.parent().unwrap_or(&self.root);
             make_durable_folder(folder)?;
             let outcome = publish(&unfinished)?;
@@ -157,8 +171,7 @@ impl BlobStore for LocalStore {
     }
 }
 
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+fn write_through(mut file: File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_data()
 }
@@ -252,6 +265,27 @@ mod tests {
         std::fs::write(dir.path().join("state"), b"not a folder").expect("writes");
         let error = LocalStore::open(dir.path().join("state")).expect_err("refused");
         assert!(error.code() == "C045" && error.message().ends_with("state is no folder"), "{error}");
+    }
+
+    #[test]
+    fn two_stores_on_one_folder_never_mix_their_bytes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::thread::scope(|scope| {
+            for i in 1..=3_u8 {
+                let store = LocalStore::open(dir.path()).expect("opens");
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let bytes = vec![i; 1000 * usize::from(i)];
+                        store.put(&format!("{i}"), &bytes).expect("put");
+                        assert_eq!(store.get(&format!("{i}")).expect("get").as_deref(), Some(bytes.as_slice()));
+                        store.create(&format!("race/{round}"), &bytes).expect("create");
+                        let won = store.get(&format!("race/{round}")).expect("get").expect("somebody won");
+                        let one = won.first().copied().unwrap_or_default();
+                        assert_eq!(won, vec![one; 1000 * usize::from(one)]);
+                    }
+                });
+            }
+        });
     }
 
     #[test]
