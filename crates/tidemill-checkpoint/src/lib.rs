@@ -13,6 +13,7 @@ mod ledger;
 mod local;
 mod lock;
 mod manifest;
+mod pauses;
 mod rebuild;
 mod recovery;
 mod remote;
@@ -29,6 +30,7 @@ pub use lock::StateLock;
 pub use manifest::{
     ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, TableMet, ViewState,
 };
+pub use pauses::{Pause, Pauses};
 pub use rebuild::{Fate, fates, switch};
 pub use recovery::{Recovery, recover};
 pub use remote::RemoteStore;
