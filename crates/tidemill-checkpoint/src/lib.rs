@@ -14,6 +14,7 @@ mod local;
 mod lock;
 mod manifest;
 mod pauses;
+mod pools;
 mod rebuild;
 mod recovery;
 mod remote;
@@ -31,6 +32,7 @@ pub use manifest::{
     ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, TableMet, ViewState,
 };
 pub use pauses::{Pause, Pauses};
+pub use pools::{Pools, Slot, SlotRequest, SlotView};
 pub use rebuild::{Fate, fates, switch};
 pub use recovery::{Recovery, recover};
 pub use remote::RemoteStore;
