@@ -267,6 +267,14 @@ fn who_comes_late_to_a_number_that_was_used_and_removed_gives_way() {
 }
 
 #[test]
+fn a_holder_that_asks_twice_at_one_instant_wins_once() {
+    let terms = terms(memory(), "scheduler");
+    let newest = terms.newest().expect("reads");
+    let begin = || terms.begin(&newest, "a", TTL, None, Timestamp(0)).expect("answers");
+    assert!(matches!((begin(), begin()), (Begun::Won(_), Begun::Lost(_))));
+}
+
+#[test]
 fn a_lost_answer_of_a_create_is_found_out() {
     let memory = Arc::new(Memory::new());
     let store: Arc<dyn BlobStore> = Arc::clone(&memory) as _;

@@ -133,7 +133,8 @@ fn crowd(stores: &[Arc<dyn BlobStore>], turns: u64) {
             let (held, worked) = (&held, &worked);
             scope.spawn(move || {
                 let (pools, clock) = (Pools::new(Arc::clone(store)), Hands::default());
-                let (weight, holder) = (1 + i % 2, format!("worker {i}"));
+                // Some share their holder, as the runs of one process do.
+                let (weight, holder) = (1 + i % 2, format!("process {}", i / 4));
                 let _end = EndsAll(worked);
                 while worked.load(Ordering::SeqCst) < turns {
                     let asked = pools.take(&SlotRequest { holder: &holder, ..request(SLOTS, weight) }, clock.now());
