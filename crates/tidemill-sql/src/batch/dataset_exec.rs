@@ -8,17 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result as DfResult, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use tidemill_model::{Error, Result};
 use tidemill_runtime::{Intake, ReadHints, Source, Split};
 
+use super::estimate;
 use super::readers::{Block, Readers};
 use super::reading::{Reading, external};
 
@@ -215,6 +217,11 @@ impl ExecutionPlan for DatasetExec {
             Ok(())
         });
         Ok(stream.build())
+    }
+
+    fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
+        let parts = args.partition().map_or(1, |_| self.properties.partitioning.partition_count());
+        Ok(estimate::of_splits(&self.splits, &self.reading.schema, &self.columns.output, parts))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

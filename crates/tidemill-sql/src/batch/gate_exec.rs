@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
-use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result as DfResult, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::StreamExt;
@@ -19,6 +20,7 @@ use tidemill_model::{Error, Result, SplitId};
 use tidemill_runtime::{Intake, Payload};
 
 use super::dataset_exec::Columns;
+use super::estimate;
 use super::reading::{Reading, external};
 
 /// The gate above a scan whose columns are those of [`Columns::decoded`], by name.
@@ -137,6 +139,15 @@ impl ExecutionPlan for GateExec {
             Ok(judged)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(output, rows)))
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
+        let unknown = || Arc::new(Statistics::new_unknown(&self.columns.output));
+        Ok(inputs.first().map_or_else(unknown, |input| estimate::of_some(input, &self.columns.output)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

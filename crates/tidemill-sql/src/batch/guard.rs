@@ -17,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchemaRef, Result as DfResult};
+use datafusion::common::{DFSchemaRef, Result as DfResult, Statistics};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -26,6 +26,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
@@ -34,6 +35,7 @@ use futures::future::ready;
 use tidemill_model::Error;
 use tidemill_runtime::Batch;
 
+use super::estimate;
 use super::locality::times;
 use super::reading::{Gathered, external};
 use crate::language::{OnError, Project};
@@ -280,6 +282,15 @@ impl ExecutionPlan for GuardExec {
         };
         let rows = self.input.execute(partition, context)?.filter_map(move |rows| ready(evaluate(rows).transpose()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
+        let unknown = || Arc::new(Statistics::new_unknown(&self.schema));
+        Ok(inputs.first().map_or_else(unknown, |input| estimate::of_some(input, &self.schema)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -5,6 +5,7 @@
 
 mod dataset_exec;
 mod engine;
+mod estimate;
 mod fold;
 mod gate_exec;
 mod guard;
