@@ -22,7 +22,7 @@ use tidemill_model::{Result, Timestamp};
 use super::guard::GuardPlanner;
 use super::reading::external;
 use super::spill::Spill;
-use crate::session::{AsofPlanner, DedupPlanner, Functions, checked_plan, session_state_with};
+use crate::session::{AsofPlanner, DedupPlanner, FirstPlanner, Functions, checked_plan, firsts, session_state_with};
 
 /// How many of the largest users of memory an error about it names.
 const NAMED_CONSUMERS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(2);
@@ -84,7 +84,8 @@ impl Engine {
             Arc::new(GuardPlanner),
             Arc::new(AsofPlanner),
             Arc::new(DedupPlanner),
+            Arc::new(FirstPlanner),
         ]);
-        checked_plan(planner.create_physical_plan(&optimised, &self.state).await?)
+        checked_plan(planner.create_physical_plan(&firsts(optimised)?, &self.state).await?)
     }
 }

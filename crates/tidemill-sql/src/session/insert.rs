@@ -12,6 +12,7 @@ use tidemill_model::{Error, Kind, Result};
 
 use super::lineage::{Meaning, lineage};
 use super::planner::lift;
+use super::ties::without_order_of_choice;
 use crate::language::{Dataset, Insert, Project, sql_type};
 
 /// The query of an INSERT with exactly the target's declared columns, in their order; a target without declared
@@ -20,6 +21,7 @@ use crate::language::{Dataset, Insert, Project, sql_type};
 /// # Errors
 /// Plan: columns are missing, too many, in another order, or of a type that would lose something.
 pub fn insert_columns(plan: LogicalPlan, insert: &Insert, target: &Dataset) -> Result<LogicalPlan> {
+    let plan = without_order_of_choice(plan).map_err(|error| lift(&error, &insert.place))?;
     let given: Vec<(Column, Field)> = plan
         .schema()
         .iter()

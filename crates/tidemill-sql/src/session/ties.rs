@@ -29,6 +29,9 @@ const ORDERED_CALLS: &[&str] = &["row_number", "lag", "lead", "ntile"];
 /// Functions of OVER that choose by the order of the rows in their frame.
 const ORDERED_IN_FRAME: &[&str] = &["first_value", "last_value", "nth_value", "array_agg", "string_agg"];
 
+/// How names of the columns begin that DISTINCT ON chooses.
+const CHOSEN: &str = "__first_";
+
 /// The columns of a plan's result that something above needs; `None` is all of them.
 type Needed = Option<HashSet<Column>>;
 
@@ -39,6 +42,25 @@ pub(super) fn complete(
     event_time: &dyn Fn(&str) -> Option<String>,
 ) -> Result<LogicalPlan> {
     Ties { state, event_time }.walk(plan, &None)
+}
+
+/// A plan whose rows nobody reads in order, without the order that DISTINCT ON gives to its answer.
+pub(super) fn without_order_of_choice(plan: LogicalPlan) -> Result<LogicalPlan> {
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) => {
+            Ok(plan.map_children(|child| Ok(Transformed::yes(without_order_of_choice(child)?)))?.data)
+        }
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() && is_choice(&sort.input) => {
+            Ok(Arc::unwrap_or_clone(sort.input))
+        }
+        plan => Ok(plan),
+    }
+}
+
+fn is_choice(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Aggregate(node) = plan else { return false };
+    let chosen = |expr: &Expr| matches!(expr, Expr::Alias(alias) if alias.name.starts_with(CHOSEN));
+    !node.aggr_expr.is_empty() && node.aggr_expr.iter().all(chosen)
 }
 
 struct Ties<'a> {
@@ -142,7 +164,7 @@ impl Ties<'_> {
                 AggregateFunction::new_udf(Arc::clone(first_value), vec![value], false, None, order.clone(), None);
             call.params.null_treatment = None;
             selected.push(on_expr.len() + firsts.len());
-            firsts.push(Expr::AggregateFunction(call).alias(format!("__first_{}", firsts.len())));
+            firsts.push(Expr::AggregateFunction(call).alias(format!("{CHOSEN}{}", firsts.len())));
         }
         let keys = on_expr.len();
         let mut plan = LogicalPlan::Aggregate(Aggregate::try_new(input, on_expr.clone(), firsts)?);
