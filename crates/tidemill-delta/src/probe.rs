@@ -10,8 +10,9 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, Rows};
 use datafusion::common::HashMap;
+use datafusion::common::hash_utils::{RandomState, create_hashes};
 use deltalake_core::DeltaTableError;
-use tidemill_model::Result;
+use tidemill_model::{Error, Result};
 
 use crate::commit::Failed;
 use crate::datafile::OpenFile;
@@ -27,7 +28,49 @@ pub(crate) struct Probe {
     /// How many of `order` are read at first: the sequence.
     first: usize,
     by_key: HashMap<Box<[u8]>, u32>,
+    sieve: Sieve,
     first_rows: Rows,
+}
+
+/// Bits of the hashes of some keys: most keys of a table are seen here to be none of them, without being put together.
+struct Sieve {
+    bits: Vec<u64>,
+}
+
+/// Bits for each key; one in so many of the others is looked up in vain.
+const BITS_A_KEY: usize = 16;
+
+impl Sieve {
+    fn of(keys: &[ArrayRef], rows: usize) -> Result<Sieve> {
+        let words = (rows * BITS_A_KEY / 64).next_power_of_two();
+        let mut sieve = Sieve { bits: vec![0; words] };
+        for hash in hashes(keys, rows)? {
+            let (word, bit) = sieve.place(hash);
+            sieve.bits[word] |= bit;
+        }
+        Ok(sieve)
+    }
+
+    fn place(&self, hash: u64) -> (usize, u64) {
+        ((hash >> 6) as usize & (self.bits.len() - 1), 1 << (hash % 64))
+    }
+
+    /// The rows whose keys may be among them.
+    fn among(&self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
+        let hashes = hashes(keys, rows)?;
+        let may = |hash: u64| {
+            let (word, bit) = self.place(hash);
+            self.bits[word] & bit != 0
+        };
+        Ok((0_u32..).zip(hashes).filter(|(_, hash)| may(*hash)).map(|(row, _)| row).collect())
+    }
+}
+
+fn hashes(keys: &[ArrayRef], rows: usize) -> Result<Vec<u64>> {
+    let mut hashes = vec![0; rows];
+    let done = create_hashes(keys, &RandomState::with_seed(0), &mut hashes).map(|_| ());
+    done.map_err(|error| Error::internal("keys of a table have no hash").because(error))?;
+    Ok(hashes)
 }
 
 /// What the changes do to one row group.
@@ -53,7 +96,9 @@ impl Probe {
         for (change, key) in keys.iter().enumerate() {
             by_key.insert(Box::from(key.data()), change as u32);
         }
-        Ok(Probe { table, changes, key: key.to_vec(), order, first, by_key, first_rows })
+        let of_keys: Vec<ArrayRef> = key.iter().map(|at| ArrayRef::clone(changes.rows.column(*at))).collect();
+        let sieve = Sieve::of(&of_keys, changes.rows.num_rows())?;
+        Ok(Probe { table, changes, key: key.to_vec(), order, first, by_key, sieve, first_rows })
     }
 
     /// Looks one row group through.
@@ -69,11 +114,16 @@ impl Probe {
         let mut ties: Vec<(u32, u32)> = Vec::new();
         let mut start = 0_u32;
         while let Some((count, columns)) = columns.next().await? {
-            let keys = comparable(&key_converter, &columns, &keys_at)?;
-            let hits: Vec<(u32, u32)> = keys
+            let of_keys: Vec<ArrayRef> = columns.iter().take(self.key.len()).map(Arc::clone).collect();
+            let likely = UInt32Array::from(self.sieve.among(&of_keys, count)?);
+            let of_keys = of_keys.iter().map(|column| take(column, &likely, None));
+            let of_keys = of_keys.collect::<std::result::Result<Vec<_>, _>>().map_err(DeltaTableError::from)?;
+            let keys = comparable(&key_converter, &of_keys, &keys_at)?;
+            let hits: Vec<(u32, u32)> = likely
+                .values()
                 .iter()
-                .enumerate()
-                .filter_map(|(row, key)| self.by_key.get(key.data()).map(|&change| (row as u32, change)))
+                .zip(keys.iter())
+                .filter_map(|(row, key)| self.by_key.get(key.data()).map(|&change| (*row, change)))
                 .collect();
             let sequences: Vec<ArrayRef> = columns.iter().skip(self.key.len()).map(Arc::clone).collect();
             let stored = picked(first_converter.as_ref(), &sequences, hits.iter().map(|hit| hit.0))?;
