@@ -7,7 +7,7 @@
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,7p' "$0"; exit 2; }
 project=$(cd "$(dirname "$0")/.." && pwd)
-kit=$(cd "$1" && pwd); reps=${2:-3}; data=${3:-o10m}; only=${ONLY:-.}; tasks=${TASKS:-T0 S1 S2 S3 S4}
+kit=$(cd "$1" && pwd); reps=${2:-3}; data=${3:-o10m}; only=${ONLY:-.}; tasks=${TASKS:-T0 S1 S2 S3 S4 B1 B2 B3}
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$project/target}"
 
 cargo build --release --manifest-path "$project/Cargo.toml" -p tidemill-deps -p tidemill
@@ -30,15 +30,38 @@ case $data in
   o1m) [ -f data/o1m/meta.json ] || venv/gen/bin/python gen_orders.py data/o1m --rows 1000000 ;;
   o10m) [ -f data/o10m/meta.json ] || venv/gen/bin/python gen_orders.py data/o10m --rows 10000000 ;;
 esac
-cat "data/$data"/jsonl/* >/dev/null   # warm page cache, for everyone alike
+if [[ $tasks == *B3* ]]; then
+  # The target and the source of the merge; our script makes the target's Delta table with the library that is a peer.
+  [ -x venv/deltalake/bin/python ] || ./install_one.sh deltalake deltalake pyarrow
+  venv/deltalake/bin/python -c 'import duckdb' 2>/dev/null || venv/deltalake/bin/pip install -q duckdb
+  if [ ! -f "data/$data/merge_source.parquet" ]; then
+    rows=$(venv/gen/bin/python -c "import json; print(json.load(open('data/$data/meta.json'))['rows'])")
+    venv/gen/bin/python gen_orders.py "tmp/merge-$data" --rows "$rows" --merge-src "$((rows / 50))" --no-jsonl --no-parquet
+    mv "tmp/merge-$data"/merge_*.parquet "data/$data/"
+    rm -r "tmp/merge-$data"
+  fi
+fi
+cat "data/$data"/jsonl/* "data/$data"/parquet/* >/dev/null   # warm page cache, for everyone alike
 
 export RESULTS="${RESULTS:-results-$(date -u +%Y%m%dT%H%M%SZ).jsonl}"
-run() { # VENV SCRIPT TASK: skipped aloud when the venv is not there
+run() { # VENV SCRIPT TASK [REPS]: skipped aloud when the venv is not there
   [[ "$1 $2" =~ $only ]] || return 0
   [ -x "venv/$1/bin/python" ] || { echo "not run: $2 $3 (no venv/$1; see the kit's README)"; return 0; }
-  ./one.sh "$reps" "$1" "$2" "$3" "data/$data"
+  ./one.sh "${4:-$reps}" "$1" "$2" "$3" "data/$data"
+}
+batch() { # TASK PEER...: all take turns, so that what else the machine does hits everyone alike
+  local task=$1; shift
+  for _ in $(seq "$reps"); do
+    run gen tidemill "$task" 1
+    for peer in "$@"; do run "$peer" "${peer/pyspark/spark}" "$task" 1; done
+  done
 }
 for task in $tasks; do
+  case $task in
+    B1) batch B1 duckdb datafusion polars pyspark; continue ;;
+    B2) batch B2 duckdb polars pyspark; DF_B2=window run datafusion datafusion B2 1; continue ;;
+    B3) batch B3 deltalake duckdb polars; continue ;;
+  esac
   run gen tidemill "$task"
   [ "$task" != T0 ] || continue
   if [ -x limit/target/release/limit ]; then
