@@ -37,3 +37,29 @@ fn width(columns: &Schema) -> usize {
     let of = |data_type: &DataType| data_type.primitive_width().unwrap_or(OF_TEXT);
     columns.fields().iter().map(|field| of(field.data_type())).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+    use tidemill_model::SplitId;
+
+    use super::*;
+
+    #[test]
+    fn a_scan_is_as_large_as_its_files_and_nothing_is_known_of_one_that_does_not_say() {
+        let field = |name: &str, data_type| Field::new(name, data_type, true);
+        let stored = Schema::new(vec![field("id", DataType::Int64), field("name", DataType::Utf8)]);
+        let wanted = Schema::new(vec![field("id", DataType::Int64)]);
+        let split = |bytes| Split { id: SplitId::new("s"), finite: true, min_event_time: None, bytes };
+        let of = |bytes: &[Option<u64>], parts| {
+            let splits: Vec<Split> = bytes.iter().map(|bytes| split(*bytes)).collect();
+            let about = of_splits(&splits, &stored, &wanted, parts);
+            (about.num_rows, about.total_byte_size)
+        };
+        let about = |rows, bytes| (Precision::Inexact(rows), Precision::Inexact(bytes));
+        assert_eq!(of(&[Some(2_400), Some(2_400)], 1), about(200, 1_600));
+        assert_eq!(of(&[Some(2_400), Some(2_400)], 2), about(100, 800));
+        assert_eq!(of(&[Some(2_400), None], 1), (Precision::Absent, Precision::Absent));
+        assert_eq!(of(&[], 1), about(0, 0));
+    }
+}
