@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>.arrow                  of a stream's epoch
-//! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>_<start>_<end>.arrow    of an interval's run, microseconds
+//! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>_<start>_<end>.arrow    of an interval's run, microseconds, read
+//! pipelines/<pipeline>/dead_letters/<dataset>/<20 digits>_<start>_<end>_out.arrow    the same, on their way to the dataset
 //! pipelines/<pipeline>/late/<dataset>/<20 digits>.arrow                          late rows of a stream's epoch
 //! ```
 //!
@@ -27,7 +28,8 @@ impl Checkpoints {
     }
 
     /// Writes the dead letters of a dataset in an interval's run. A rerun must call it even when there are none, so
-    /// that those of the run before go away.
+    /// that those of the run before go away. Those of rows that were `written` to it stand beside those of records that
+    /// were read from it.
     ///
     /// # Errors
     /// Unavailable.
@@ -35,11 +37,12 @@ impl Checkpoints {
         &self,
         dataset: &str,
         epoch: Epoch,
-        interval: Interval,
+        (interval, written): (Interval, bool),
         bytes: &[u8],
     ) -> Result<()> {
         let Interval { start, end } = interval;
-        let name = format!("{}{:020}_{}_{}.arrow", self.dead_letter_folder(dataset), epoch.0, start.0, end.0);
+        let kind = if written { "_out" } else { "" };
+        let name = format!("{}{:020}_{}_{}{kind}.arrow", self.dead_letter_folder(dataset), epoch.0, start.0, end.0);
         self.store().put(&name, bytes)
     }
 
@@ -110,13 +113,16 @@ impl Checkpoints {
 /// The files that count as of an epoch; `names` are in order, thus by epoch. A stream's files before `from` are of a
 /// generation that was replaced.
 fn standing(names: Vec<String>, from: Epoch, up_to: Epoch) -> Vec<String> {
-    let mut covered: Vec<Interval> = Vec::new();
+    let mut covered: Vec<(Interval, bool)> = Vec::new();
     let mut files: Vec<String> = Vec::new();
     for name in names.into_iter().rev().filter(|name| epoch_of(name).is_some_and(|epoch| epoch <= up_to)) {
         match interval_of(&name) {
-            Some(interval) if covered.iter().any(|c| c.start <= interval.start && interval.end <= c.end) => {}
-            Some(interval) => {
-                covered.push(interval);
+            Some((interval, written))
+                if covered
+                    .iter()
+                    .any(|(by, kind)| *kind == written && by.start <= interval.start && interval.end <= by.end) => {}
+            Some(of) => {
+                covered.push(of);
                 files.push(name);
             }
             None if epoch_of(&name).is_none_or(|epoch| epoch < from) => {}
@@ -127,10 +133,13 @@ fn standing(names: Vec<String>, from: Epoch, up_to: Epoch) -> Vec<String> {
     files
 }
 
-fn interval_of(name: &str) -> Option<Interval> {
-    let mut parts = name.strip_suffix(".arrow")?.rsplit('/').next()?.splitn(3, '_').skip(1);
+/// The interval in a file's name, and whether its letters were on their way to the dataset.
+fn interval_of(name: &str) -> Option<(Interval, bool)> {
+    let bare = name.strip_suffix(".arrow")?;
+    let (bare, written) = bare.strip_suffix("_out").map_or((bare, false), |bare| (bare, true));
+    let mut parts = bare.rsplit('/').next()?.splitn(3, '_').skip(1);
     let mut time = || parts.next()?.parse().ok().map(Timestamp);
-    Some(Interval { start: time()?, end: time()? })
+    Some((Interval { start: time()?, end: time()? }, written))
 }
 
 #[cfg(test)]
@@ -177,7 +186,8 @@ mod tests {
         };
         let write_interval = |epoch, start, end, bytes: &str| {
             let interval = Interval { start: Timestamp(start), end: Timestamp(end) };
-            let written = checkpoints.write_interval_dead_letters("orders", Epoch(epoch), interval, bytes.as_bytes());
+            let written =
+                checkpoints.write_interval_dead_letters("orders", Epoch(epoch), (interval, false), bytes.as_bytes());
             written.expect("writes");
         };
         write(1, "s1");

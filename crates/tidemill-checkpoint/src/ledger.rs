@@ -1,7 +1,9 @@
 //! [`Ledger`]: the intervals done, as ranges.
 //!
-//! **Invariant:** entries are in order, do not overlap, and two that touch have different generations; so the ledger
-//! of a year of hours done once is one entry.
+//! **Invariant:** entries are in order, do not overlap, and two that touch differ in generation or in what computed them;
+//! so the ledger of a year of hours done once is one entry.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_model::{Generation, Interval};
@@ -14,34 +16,41 @@ pub struct Ledger {
 }
 
 /// A range that is done, all of it in one generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry {
     /// The range.
     pub interval: Interval,
     /// Which version of its rows stands.
     pub generation: Generation,
+    /// What computed it: the fingerprint of the pipeline's steps. Of ledgers that do not say it, empty.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub by: Arc<str>,
 }
 
 impl Ledger {
-    /// Records that the interval is done in this generation, over whatever stood there.
-    pub fn record(&mut self, interval: Interval, generation: Generation) {
+    /// Records that the interval is done in this generation, computed by what has this fingerprint, over whatever stood
+    /// there.
+    pub fn record(&mut self, interval: Interval, generation: Generation, by: &str) {
         let mut entries = Vec::with_capacity(self.entries.len() + 2);
         for entry in self.entries.drain(..) {
             let Interval { start, end } = entry.interval;
             if start < interval.start {
                 let end = end.min(interval.start);
-                entries.push(LedgerEntry { interval: Interval { start, end }, ..entry });
+                entries.push(LedgerEntry { interval: Interval { start, end }, ..entry.clone() });
             }
             if end > interval.end {
                 let start = start.max(interval.end);
                 entries.push(LedgerEntry { interval: Interval { start, end }, ..entry });
             }
         }
-        entries.push(LedgerEntry { interval, generation });
+        entries.push(LedgerEntry { interval, generation, by: Arc::from(by) });
         entries.sort_unstable_by_key(|entry| entry.interval.start);
         for entry in entries {
             match self.entries.last_mut() {
-                Some(last) if last.interval.end == entry.interval.start && last.generation == entry.generation => {
+                Some(last)
+                    if last.interval.end == entry.interval.start
+                        && (last.generation, &last.by) == (entry.generation, &entry.by) =>
+                {
                     last.interval.end = entry.interval.end;
                 }
                 _ => self.entries.push(entry),
@@ -62,6 +71,14 @@ impl Ledger {
         self.overlapping(interval).map(|entry| entry.generation).max()
     }
 
+    /// What computed the interval, if one thing computed all of it.
+    #[must_use]
+    pub fn by(&self, interval: Interval) -> Option<&str> {
+        let mut by = self.overlapping(interval).map(|entry| &*entry.by);
+        let first = by.next()?;
+        (by.all(|other| other == first) && self.contains(interval)).then_some(first)
+    }
+
     /// The parts of `within` that are not done, in order.
     #[must_use]
     pub fn missing(&self, within: Interval) -> Vec<Interval> {
@@ -77,6 +94,22 @@ impl Ledger {
             gaps.push(Interval { start: from, end: within.end });
         }
         gaps
+    }
+
+    /// The parts of `within` that were computed by something else than what has this fingerprint, in order.
+    #[must_use]
+    pub fn computed_otherwise(&self, within: Interval, by: &str) -> Vec<Interval> {
+        let others = self.overlapping(within).filter(|entry| !entry.by.is_empty() && &*entry.by != by);
+        let mut parts: Vec<Interval> = Vec::new();
+        for entry in others {
+            let part =
+                Interval { start: entry.interval.start.max(within.start), end: entry.interval.end.min(within.end) };
+            match parts.last_mut() {
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => parts.push(part),
+            }
+        }
+        parts
     }
 
     /// All ranges, in order.
@@ -105,7 +138,7 @@ mod tests {
     fn ledger(records: &[(i64, i64, u64)]) -> Ledger {
         let mut ledger = Ledger::default();
         for &(start, end, generation) in records {
-            ledger.record(interval((start, end)), Generation(generation));
+            ledger.record(interval((start, end)), Generation(generation), "q");
         }
         ledger
     }
@@ -156,6 +189,16 @@ mod tests {
             let gaps: Vec<(i64, i64)> = done.missing(interval(of)).iter().map(|i| (i.start.0, i.end.0)).collect();
             assert_eq!(gaps, missing, "{of:?}");
         }
+    }
+
+    #[test]
+    fn what_another_query_computed_is_told() {
+        let mut done = ledger(&[(0, 10, 1), (20, 30, 1)]);
+        done.record(interval((30, 40)), Generation(1), "other");
+        done.record(interval((40, 50)), Generation(2), "third");
+        assert_eq!(entries(&done), [(0, 10, 1), (20, 30, 1), (30, 40, 1), (40, 50, 2)]);
+        assert_eq!(done.computed_otherwise(interval((0, 45)), "q"), [interval((30, 45))]);
+        assert_eq!(done.computed_otherwise(interval((0, 99)), "third"), [interval((0, 10)), interval((20, 40))]);
     }
 
     #[test]

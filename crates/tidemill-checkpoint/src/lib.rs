@@ -13,12 +13,15 @@ mod ledger;
 mod local;
 mod lock;
 mod manifest;
+mod outlook;
 mod pauses;
 mod pools;
 mod rebuild;
 mod recovery;
 mod remote;
 mod replayed;
+mod runs;
+mod stale;
 mod term;
 mod terms;
 
@@ -29,12 +32,16 @@ pub use ledger::{Ledger, LedgerEntry};
 pub use local::LocalStore;
 pub use lock::StateLock;
 pub use manifest::{
-    ChunkRef, Counters, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, TableMet, ViewState,
+    ChunkRef, Counters, IntervalSize, Manifest, OperatorState, SinkState, SourceProgress, SplitProgress, TableMet,
+    ViewState,
 };
+pub use outlook::{DueRun, Outlook, Rule, Why};
 pub use pauses::{Pause, Pauses};
 pub use pools::{Pools, Slot, SlotRequest, SlotView};
 pub use rebuild::{Fate, fates, switch};
 pub use recovery::{Recovery, recover};
 pub use remote::RemoteStore;
 pub use replayed::{LetterId, Letters, reentered};
+pub use runs::{OpenRun, OpenRuns, RunFailure, StepDone};
+pub use stale::{Stale, StaleMark};
 pub use terms::GRACE;

@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidemill_model::{Epoch, Offset, SplitId, Timestamp, Watermark};
+use tidemill_model::{Epoch, Interval, Offset, SplitId, Timestamp, Watermark};
 
-use crate::Ledger;
+use crate::{Ledger, OpenRuns, Stale};
 
 /// Everything that an epoch changed, and everything a later process needs to go on from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,19 @@ pub struct Manifest {
     /// Intervals done.
     #[serde(default)]
     pub ledger: Ledger,
+    /// Runs of intervals that have begun and are not done.
+    #[serde(default, skip_serializing_if = "OpenRuns::is_empty")]
+    pub runs: OpenRuns,
+    /// Intervals that are done and lack rows that came after.
+    #[serde(default, skip_serializing_if = "Stale::is_empty")]
+    pub stale: Stale,
+    /// Dataset to the splits that runs of intervals have seen, and up to where: what comes after is looked at for rows of
+    /// intervals that are done.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<String, BTreeMap<SplitId, Offset>>,
+    /// Target to how many rows its newest intervals have, the latest last: what an interval is compared with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sizes: BTreeMap<String, Vec<IntervalSize>>,
     /// Counts since the pipeline's first epoch.
     #[serde(default)]
     pub counters: Counters,
@@ -62,9 +75,44 @@ impl Manifest {
             sinks: BTreeMap::new(),
             tables: BTreeMap::new(),
             ledger: Ledger::default(),
+            runs: OpenRuns::default(),
+            stale: Stale::default(),
+            seen: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             counters: Counters::default(),
             dead_from: BTreeMap::new(),
         }
+    }
+}
+
+/// How many rows an interval of a target has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntervalSize {
+    /// The interval.
+    pub interval: Interval,
+    /// How many rows.
+    pub rows: u64,
+}
+
+/// How many of them are kept.
+const SIZES: usize = 32;
+
+impl Manifest {
+    /// Notes how many rows an interval of a target has.
+    pub fn note_size(&mut self, target: &str, interval: Interval, rows: u64) {
+        let sizes = self.sizes.entry(target.to_owned()).or_default();
+        sizes.retain(|size| size.interval != interval);
+        sizes.push(IntervalSize { interval, rows });
+        sizes.sort_unstable_by_key(|size| size.interval);
+        let excess = sizes.len().saturating_sub(SIZES);
+        sizes.drain(..excess);
+    }
+
+    /// How many rows the intervals of a target before this one have, the latest first.
+    #[must_use]
+    pub fn sizes_before(&self, target: &str, interval: Interval) -> Vec<u64> {
+        let sizes = self.sizes.get(target).into_iter().flatten().rev();
+        sizes.filter(|size| size.interval.end <= interval.start).map(|size| size.rows).collect()
     }
 }
 

@@ -82,7 +82,12 @@ pub fn switch(
             }
         }
     }
-    let mut manifest = Manifest { sources: record.sources.clone(), ledger: record.ledger.clone(), ..anew.clone() };
+    let mut manifest = Manifest { sources: record.sources.clone(), ..anew.clone() };
+    manifest.ledger = record.ledger.clone();
+    manifest.runs = record.runs.clone();
+    manifest.stale = record.stale.clone();
+    manifest.seen = record.seen.clone();
+    manifest.sizes = record.sizes.clone();
     let kept_state = record.state.iter().filter(|(node, _)| kept.contains(*node));
     manifest.state.extend(kept_state.map(|(node, state)| (node.clone(), state.clone())));
     let kept_views = record.views.iter().filter(|(_, view)| kept.contains(&view.node));

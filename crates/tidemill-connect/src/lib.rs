@@ -44,7 +44,7 @@ pub fn is_there(connector: &str, spec: &DatasetSpec, env: &Environment) -> Resul
 pub fn connectors() -> Vec<Arc<dyn Connector>> {
     vec![
         Arc::new(Blackhole),
-        Arc::new(Files),
+        Arc::new(Files::default()),
         Arc::new(generator::GeneratorConnector),
         Arc::new(log::LogConnector),
         Arc::new(Stdout::default()),

@@ -166,7 +166,9 @@ fn splits(
             id: SplitId::new(file.path()),
             finite: true,
             min_event_time: least.as_ref().and_then(|times| micros(times, at)),
+            max_event_time: None,
             bytes: u64::try_from(file.size()).ok(),
+            content: None,
         });
     }
     splits.sort_by(|a, b| a.id.cmp(&b.id));

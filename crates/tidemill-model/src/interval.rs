@@ -49,10 +49,62 @@ impl Interval {
     pub fn contains(&self, at: Timestamp) -> bool {
         self.start <= at && at < self.end
     }
+
+    /// Whether some instant lies in both. Intervals that merely touch share none.
+    #[must_use]
+    pub fn overlaps(&self, other: &Interval) -> bool {
+        self.intersection(other).is_some()
+    }
+
+    /// What lies in both, if anything does.
+    #[must_use]
+    pub fn intersection(&self, other: &Interval) -> Option<Interval> {
+        let both = Interval { start: self.start.max(other.start), end: self.end.min(other.end) };
+        (both.start < both.end).then_some(both)
+    }
+
+    /// The two as one, if nothing lies between them.
+    #[must_use]
+    pub fn union_touching(&self, other: &Interval) -> Option<Interval> {
+        let touching = self.start <= other.end && other.start <= self.end;
+        touching.then(|| Interval { start: self.start.min(other.start), end: self.end.max(other.end) })
+    }
 }
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.start, self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(start: i64, end: i64) -> Interval {
+        Interval { start: Timestamp(start), end: Timestamp(end) }
+    }
+
+    #[test]
+    fn two_intervals_overlap_touch_or_lie_apart() {
+        let cases = [
+            // other, intersection, union
+            (span(0, 10), None, Some(span(0, 20))),
+            (span(5, 15), Some(span(10, 15)), Some(span(5, 20))),
+            (span(12, 13), Some(span(12, 13)), Some(span(10, 20))),
+            (span(10, 20), Some(span(10, 20)), Some(span(10, 20))),
+            (span(0, 30), Some(span(10, 20)), Some(span(0, 30))),
+            (span(20, 30), None, Some(span(10, 30))),
+            (span(21, 30), None, None),
+            (span(0, 9), None, None),
+        ];
+        let this = span(10, 20);
+        for (other, intersection, union) in cases {
+            for (a, b) in [(this, other), (other, this)] {
+                assert_eq!(a.intersection(&b), intersection, "{a} {b}");
+                assert_eq!(a.overlaps(&b), intersection.is_some(), "{a} {b}");
+                assert_eq!(a.union_touching(&b), union, "{a} {b}");
+            }
+        }
     }
 }

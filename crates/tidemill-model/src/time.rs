@@ -40,6 +40,13 @@ impl Timestamp {
         Ok(Timestamp(zoned.timestamp().as_microsecond()))
     }
 
+    /// The instant in UTC in a form of strftime, `%Y-%m-%d`; `None` when there is no such form.
+    #[must_use]
+    pub fn strftime(self, form: &str) -> Option<String> {
+        let instant = jiff::Timestamp::from_microsecond(self.0).ok()?;
+        jiff::fmt::strtime::format(form, &instant.to_zoned(jiff::tz::TimeZone::UTC)).ok()
+    }
+
     /// The instant `span` later, saturating at the ends of time.
     #[must_use]
     pub fn plus(self, span: Duration) -> Timestamp {

@@ -35,8 +35,14 @@ pub struct Split {
     pub finite: bool,
     /// The least event time in it in microseconds, when statistics say so. Finite splits are opened in this order.
     pub min_event_time: Option<i64>,
+    /// The greatest event time in it in microseconds, when statistics say so: who reads an interval leaves out splits that
+    /// have none of its rows.
+    pub max_event_time: Option<i64>,
     /// About how many bytes, for progress and for balancing.
     pub bytes: Option<u64>,
+    /// Of a finite split what changes when somebody puts other content under its name, against the law: the next run of an
+    /// interval that reads it then knows that its rows are others. `None` when names are never used again.
+    pub content: Option<String>,
 }
 
 /// What the plan needs of a read; a source may use any of it and must never rely on it for correctness.

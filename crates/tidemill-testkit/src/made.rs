@@ -187,7 +187,9 @@ impl Source for MadeSource {
             id: SplitId::new(format!("{number:03}")),
             finite: false,
             min_event_time: None,
+            max_event_time: None,
             bytes: None,
+            content: None,
         };
         Ok((0..self.0.splits).map(split).collect())
     }

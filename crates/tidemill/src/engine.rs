@@ -9,11 +9,12 @@ use tidemill_model::{Error, Kind, Result, Trigger};
 use tidemill_runtime::exec::{Dataflow, Job, Limits, Progress, StopFlag, ViewNode, Views, run};
 use tidemill_runtime::{Background, Threads, WriteMode};
 use tidemill_sql::Side;
-use tidemill_sql::batch::{BatchProgress, IntervalReport, Lookups, RunContext, finish_interval, run_interval};
+use tidemill_sql::batch::{Asked, BatchProgress, IntervalReport, Lookups, RunContext, finish_interval, run_interval};
 use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::{StreamPlan, plan_stream};
 
 use crate::Workspace;
+use crate::programs::Shell;
 
 /// How a run differs from what the project says.
 #[derive(Debug, Clone)]
@@ -118,11 +119,22 @@ pub(crate) fn job(
     })
 }
 
-/// Whether a pipeline can only be run by interval: one of its tables is replaced interval by interval.
+/// Whether a pipeline is run by interval: it has a schedule and tables, or programs, or one of its tables is replaced
+/// interval by interval.
 ///
 /// # Errors
 /// Plan, when a table that it writes is not declared.
 pub(crate) fn is_by_interval(workspace: &Workspace, pipeline: &Pipeline) -> Result<bool> {
+    let scheduled = pipeline.scheduling.grid.is_some() || matches!(pipeline.trigger, Trigger::On(_));
+    let has = !pipeline.tasks.is_empty() || (scheduled && !pipeline.inserts.is_empty());
+    Ok(has || replaces_intervals(workspace, pipeline)?)
+}
+
+/// Whether one of the tables of a pipeline is replaced interval by interval, which only runs of intervals can.
+///
+/// # Errors
+/// Plan, when a table that it writes is not declared.
+pub(crate) fn replaces_intervals(workspace: &Workspace, pipeline: &Pipeline) -> Result<bool> {
     for insert in &pipeline.inserts {
         let settings = workspace.catalog.settings(&insert.target, Side::Live).map_err(|e| e.at(&insert.place))?;
         if settings.text("write") == Some("replace") {
@@ -168,19 +180,7 @@ fn view_nodes(plan: &StreamPlan) -> Vec<ViewNode> {
     plan.views.iter().map(|view| ViewNode { view: view.name.clone(), node: view.node.clone() }).collect()
 }
 
-fn context(workspace: &Workspace, pipeline: &str, stop: &StopFlag) -> RunContext {
-    let resources = workspace.resources();
-    RunContext {
-        clock: Arc::clone(&workspace.clock),
-        checkpoints: workspace.checkpoints(pipeline),
-        progress: Arc::new(BatchProgress::new(stop.clone())),
-        lanes: resources.partitions,
-        memory: resources.memory,
-        spill: resources.spill,
-    }
-}
-
-/// Computes and commits what the pipeline owns in one interval.
+/// Computes and commits what the pipeline owns in one interval, anew if it was done before.
 ///
 /// # Errors
 /// As [`run_interval`]; Fenced, when the pipeline runs elsewhere.
@@ -192,7 +192,17 @@ pub async fn interval(
     watch: impl FnOnce(&Arc<BatchProgress>),
 ) -> Result<IntervalReport> {
     let _lock = workspace.lock(pipeline)?;
-    let context = context(workspace, pipeline, stop);
-    watch(&context.progress);
-    run_interval(&workspace.catalog, pipeline, interval, &context).await
+    let resources = workspace.resources();
+    let environment = workspace.catalog.environment();
+    let context = RunContext {
+        clock: Arc::clone(&workspace.clock),
+        checkpoints: workspace.checkpoints(pipeline),
+        programs: Shell::new(&environment.project, &environment.state),
+        lanes: resources.partitions,
+        memory: resources.memory,
+        spill: resources.spill,
+    };
+    let asked = Asked { progress: Arc::new(BatchProgress::new(stop.clone())), ..Asked::of(interval) };
+    watch(&asked.progress);
+    run_interval(&workspace.catalog, pipeline, asked, &context).await
 }

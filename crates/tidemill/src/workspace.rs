@@ -147,7 +147,9 @@ impl Workspace {
 /// As [`engine::plan`].
 pub(crate) fn served_views(workspace: &Workspace, pipelines: &[String]) -> Result<Vec<ServedView>> {
     let mut views = Vec::new();
-    for pipeline in pipelines {
+    let project = workspace.catalog.project();
+    let keeps = |name: &&String| project.pipeline(name).is_ok_and(|pipeline| !pipeline.materialized.is_empty());
+    for pipeline in pipelines.iter().filter(keeps) {
         for view in engine::plan(workspace, pipeline)?.views {
             views.push(ServedView {
                 window: view.window().map(|(column, end)| Window { column, end }),

@@ -1,4 +1,4 @@
-//! [`SystemClock`] and [`variable`]: the only places where the process's clock and environment are read.
+//! [`SystemClock`], [`variable`] and [`holder`]: the only places where the process's clock and environment are read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,14 @@ impl Clock for SystemClock {
             Err(before) => Timestamp(-i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX)),
         }
     }
+}
+
+/// What names this process and no other start of it: its machine, its number, and when it was asked.
+#[must_use]
+pub fn holder(now: Timestamp) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| variable("HOSTNAME"));
+    let machine = machine.as_deref().map_or("localhost", str::trim).to_owned();
+    format!("{machine}/{}/{}", std::process::id(), now.0)
 }
 
 /// An environment variable, if it is set and text.

@@ -56,6 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("deltalake", &[]),
     ("axum", &["tidemill-serve", "tidemill-deps"]),
     ("clap", &["tidemill", "tidemill-deps"]),
+    ("rusqlite", &["tidemill", "tidemill-deps"]),
     ("datafusion", &["tidemill-sql", "tidemill-delta", "tidemill", "tidemill-e2e", "tidemill-deps"]),
 ];
 

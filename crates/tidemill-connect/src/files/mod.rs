@@ -12,6 +12,7 @@ mod commit;
 mod config;
 mod encode;
 mod flushing;
+mod footers;
 mod hive;
 mod lines;
 mod location;
@@ -42,8 +43,10 @@ pub(crate) fn any_file(spec: &DatasetSpec, env: &Environment) -> Result<bool> {
 }
 
 /// The connector `files`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Files;
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    footers: Arc<footers::Footers>,
+}
 
 impl Connector for Files {
     fn name(&self) -> &'static str {
@@ -59,11 +62,11 @@ impl Connector for Files {
     }
 
     fn discover_schema(&self, spec: &DatasetSpec, env: &Environment) -> Result<SchemaRef> {
-        source::FilesSource::open(spec, env)?.discover()
+        source::FilesSource::open(spec, env, &self.footers)?.discover()
     }
 
     fn source(&self, spec: &DatasetSpec, env: &Environment) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(source::FilesSource::open(spec, env)?))
+        Ok(Arc::new(source::FilesSource::open(spec, env, &self.footers)?))
     }
 
     fn sink(&self, spec: &DatasetSpec, target: &SinkTarget, env: &Environment) -> Result<Arc<dyn Sink>> {

@@ -33,6 +33,19 @@ pub(super) struct Footer {
     shown: String,
 }
 
+/// The least and the greatest instant of a row group, where statistics say them.
+type Bounds = (Option<i64>, Option<i64>);
+
+/// A split of a file, as its footer has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FilePart {
+    pub(super) groups: Range<usize>,
+    pub(super) bytes: u64,
+    /// The least and the greatest event time, where statistics say them.
+    pub(super) least: Option<i64>,
+    pub(super) greatest: Option<i64>,
+}
+
 impl Footer {
     /// Reads the footer of a file.
     pub(super) fn read(place: &Place, shown: &str) -> Result<Footer> {
@@ -50,22 +63,33 @@ impl Footer {
         u64::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
-    /// The row groups of each split, and about how many bytes they have.
-    pub(super) fn splits(&self) -> Vec<(Range<usize>, u64)> {
-        let mut splits = Vec::new();
+    /// The row groups of each split, about how many bytes they have, and from when to when their rows are.
+    pub(super) fn parts(&self, time: Option<&str>) -> Vec<FilePart> {
+        let bounds = time.map(|time| self.bounds(time)).unwrap_or_default();
+        let mut parts = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (at, group) in self.metadata.metadata().row_groups().iter().enumerate() {
             bytes += group.compressed_size();
             if bytes >= SPLIT || at + 1 == self.groups() {
-                splits.push((start..at + 1, u64::try_from(bytes).unwrap_or(0)));
+                let groups = start..at + 1;
+                // Of all groups or of none.
+                let of = |bound: fn(&Bounds) -> Option<i64>| {
+                    bounds.get(groups.clone())?.iter().map(bound).collect::<Option<Vec<i64>>>()
+                };
+                parts.push(FilePart {
+                    least: of(|bounds| bounds.0).and_then(|times| times.into_iter().min()),
+                    greatest: of(|bounds| bounds.1).and_then(|times| times.into_iter().max()),
+                    bytes: u64::try_from(bytes).unwrap_or(0),
+                    groups,
+                });
                 (start, bytes) = (at + 1, 0);
             }
         }
-        splits
+        parts
     }
 
     /// The least and the greatest instant of a column in each row group, where statistics say them.
-    fn bounds(&self, column: &str) -> Vec<(Option<i64>, Option<i64>)> {
+    fn bounds(&self, column: &str) -> Vec<Bounds> {
         let unknown = || vec![(None, None); self.groups()];
         let metadata = self.metadata.metadata();
         let Ok(converter) =
@@ -82,15 +106,8 @@ impl Footer {
         (0..self.groups()).map(|n| (at(&least, n), at(&greatest, n))).collect()
     }
 
-    /// The least instant of a column in some row groups, if statistics say it of each.
-    pub(super) fn least(&self, column: &str, groups: &Range<usize>) -> Option<i64> {
-        let bounds = self.bounds(column);
-        let least: Option<Vec<i64>> = bounds.get(groups.clone())?.iter().map(|(least, _)| *least).collect();
-        least?.into_iter().min()
-    }
-
     /// Whether the row group surely has no row in the interval.
-    fn outside(bounds: (Option<i64>, Option<i64>), interval: Interval) -> bool {
+    fn outside(bounds: Bounds, interval: Interval) -> bool {
         bounds.0.is_some_and(|least| Timestamp(least) >= interval.end)
             || bounds.1.is_some_and(|greatest| Timestamp(greatest) < interval.start)
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use tidemill_model::{Error, Kind, Offset, Result, SplitId, Timestamp};
@@ -16,6 +16,7 @@ use tidemill_runtime::{Boundedness, DatasetSpec, Environment, ReadHints, Source,
 
 use super::columns::declared;
 use super::config::Encoding;
+use super::footers::Footers;
 use super::hive;
 use super::lines::{LineReader, Span};
 use super::location::{Entry, Location, Place};
@@ -36,6 +37,7 @@ pub(super) struct FilesSource {
     bounded: bool,
     schema: SchemaRef,
     event_time: Option<String>,
+    footers: Arc<Footers>,
     known: Mutex<Known>,
 }
 
@@ -105,8 +107,9 @@ impl<'a> SplitName<'a> {
 }
 
 impl FilesSource {
-    pub(super) fn open(spec: &DatasetSpec, env: &Environment) -> Result<FilesSource> {
-        FilesSource::at(Location::parse(spec.settings.text("path").unwrap_or_default(), env)?, spec)
+    pub(super) fn open(spec: &DatasetSpec, env: &Environment, footers: &Arc<Footers>) -> Result<FilesSource> {
+        let source = FilesSource::at(Location::parse(spec.settings.text("path").unwrap_or_default(), env)?, spec)?;
+        Ok(FilesSource { footers: Arc::clone(footers), ..source })
     }
 
     pub(super) fn at(location: Location, spec: &DatasetSpec) -> Result<FilesSource> {
@@ -116,6 +119,7 @@ impl FilesSource {
             bounded: spec.settings.is("bounded"),
             schema: SchemaRef::clone(&spec.schema),
             event_time: spec.event_time.clone(),
+            footers: Arc::default(),
             known: Mutex::default(),
         })
     }
@@ -149,29 +153,34 @@ impl FilesSource {
     }
 
     fn splits_of(&self, entry: &Entry) -> Result<Vec<Split>> {
-        let split = |part: Part, min_event_time: Option<i64>, bytes: u64| Split {
+        let (size, modified, mark) = (entry.size, entry.modified, &entry.mark);
+        let content = format!("{:08x}", crc32c::crc32c(format!("{size}\0{modified:?}\0{mark}").as_bytes()));
+        let split = |part: Part, (least, greatest): (Option<i64>, Option<i64>), bytes: u64| Split {
             id: SplitId::new(SplitName { file: &entry.name, part }.to_string()),
             finite: true,
-            min_event_time,
+            min_event_time: least,
+            max_event_time: greatest,
             bytes: Some(bytes),
+            content: Some(content.clone()),
         };
         match &self.encoding {
             Encoding::Parquet(_) => {
-                let footer = Footer::read(&entry.place, &self.shown(&entry.name))?;
-                let parts = footer.splits();
-                let least = |groups: &Range<usize>| footer.least(self.event_time.as_deref()?, groups);
+                let read =
+                    || Ok(Footer::read(&entry.place, &self.shown(&entry.name))?.parts(self.event_time.as_deref()));
+                let column = self.event_time.as_deref().unwrap_or_default();
+                let parts = self.footers.of(&format!("{:?} {content} {column}", entry.place), read)?;
                 let single = parts.len() == 1;
                 let named = |groups: Range<usize>| if single { Part::First } else { Part::Groups(groups) };
                 Ok(parts
                     .into_iter()
-                    .map(|(groups, bytes)| split(named(groups.clone()), least(&groups), bytes))
+                    .map(|part| split(named(part.groups), (part.least, part.greatest), part.bytes))
                     .collect())
             }
             Encoding::Lines { .. } => Ok((0..entry.size.div_ceil(RANGE))
                 .map(|n| {
                     let start = n * RANGE;
                     let part = if n == 0 { Part::First } else { Part::Bytes(start, start + RANGE) };
-                    split(part, None, RANGE.min(entry.size - start))
+                    split(part, (None, None), RANGE.min(entry.size - start))
                 })
                 .collect()),
         }

@@ -48,7 +48,9 @@ impl Source for GeneratorSource {
             id: self.id(number),
             finite,
             min_event_time,
+            max_event_time: None,
             bytes: self.config.rows_of(number).map(|rows| rows * RECORD_BYTES),
+            content: None,
         };
         Ok((0..self.config.splits).map(split).collect())
     }

@@ -67,7 +67,14 @@ impl Source for LogSource {
         let head = topic.head.visible()?;
         let splits = head.partitions.iter().zip(0_u32..).map(|(held, partition)| {
             let bytes = segment::bytes(&topic.partition(partition as usize), held)?;
-            Ok(Split { id: self.id(partition), finite: false, min_event_time: None, bytes: Some(bytes) })
+            Ok(Split {
+                id: self.id(partition),
+                finite: false,
+                min_event_time: None,
+                max_event_time: None,
+                bytes: Some(bytes),
+                content: None,
+            })
         });
         splits.collect()
     }

@@ -72,7 +72,7 @@ fn what_was_typed_wrongly_ends_with_exit_code_2() {
     let cases: &[(&[&str], &str)] = &[
         (&["run", "lake", "--trigger", "sometimes"], "C033: `sometimes` is not a trigger"),
         (&["run", "lake", "--trigger", "every five seconds"], "C033: `every five seconds` is not a trigger"),
-        (&["run", "lake", "--trigger", "@hourly"], "C033"),
+        (&["run", "lake", "--trigger", "@hurly"], "C033: `@hurly` is not a trigger"),
         (&["run", "lake", "--interval", "yesterday"], "C032: `yesterday` is not an interval"),
         (&["run", "lake", "--interval", "2026-01-01/1 parsec"], "C032"),
         (&["run", "lake", "--interval", "2026-01-02/2026-01-01"], "C032"),

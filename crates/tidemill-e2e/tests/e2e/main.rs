@@ -21,5 +21,6 @@ mod pipes;
 mod pressure;
 mod rebuild;
 mod restart;
+mod scheduled;
 mod soak;
 mod verify;

@@ -65,7 +65,14 @@ impl Board {
             .splits
             .iter()
             .map(|(id, progress)| {
-                let split = Split { id: id.clone(), finite: progress.finished, min_event_time: None, bytes: None };
+                let split = Split {
+                    id: id.clone(),
+                    finite: progress.finished,
+                    min_event_time: None,
+                    max_event_time: None,
+                    bytes: None,
+                    content: None,
+                };
                 let holder = if progress.finished { Holder::Nobody } else { Holder::Waiting };
                 let entry = Entry { split, holder, progress: progress.clone(), at_end_since: None, idle: false };
                 (id.clone(), entry)
@@ -95,7 +102,14 @@ impl Board {
     ) -> Board {
         let begun = before.splits.iter().filter(|(_, split)| split.is_begun());
         let entries = begun.map(|(id, _)| {
-            let split = Split { id: id.clone(), finite: true, min_event_time: None, bytes: None };
+            let split = Split {
+                id: id.clone(),
+                finite: true,
+                min_event_time: None,
+                max_event_time: None,
+                bytes: None,
+                content: None,
+            };
             let offset = starts.and_then(|starts| starts.get(id)).cloned();
             let (holder, progress) = (Holder::Waiting, SplitProgress { offset, ..SplitProgress::default() });
             (id.clone(), Entry { split, holder, progress, at_end_since: None, idle: false })
@@ -301,7 +315,7 @@ mod tests {
     }
 
     fn split(name: &str, finite: bool) -> Split {
-        Split { id: SplitId::new(name), finite, min_event_time: None, bytes: None }
+        Split { id: SplitId::new(name), finite, min_event_time: None, max_event_time: None, bytes: None, content: None }
     }
 
     fn read(board: &mut Board, name: &str, newest: Option<i64>, finished: bool, at_end: Option<i64>) {

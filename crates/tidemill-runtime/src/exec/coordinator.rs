@@ -211,7 +211,7 @@ impl Coordinator {
         self.discover()?;
         let command = match self.job.trigger {
             Trigger::Continuous => Command::Follow,
-            Trigger::Once | Trigger::Every(_) => {
+            Trigger::Once | Trigger::Every(_) | Trigger::Scheduled(_) | Trigger::On(_) => {
                 self.tick += 1;
                 Command::Tick(self.tick)
             }

@@ -100,18 +100,28 @@ impl Default for Limits {
 
 /// Asks a running job to end after the epoch in hand.
 #[derive(Debug, Clone, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+pub struct StopFlag {
+    own: Arc<AtomicBool>,
+    /// What asks as well.
+    above: Option<Arc<StopFlag>>,
+}
 
 impl StopFlag {
+    /// A flag that is set when this one is, and that may be set without it.
+    #[must_use]
+    pub fn child(&self) -> StopFlag {
+        StopFlag { own: Arc::default(), above: Some(Arc::new(self.clone())) }
+    }
+
     /// Asks.
     pub fn stop(&self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.own.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Whether it was asked.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
+        self.own.load(std::sync::atomic::Ordering::Relaxed) || self.above.as_ref().is_some_and(|above| above.is_set())
     }
 }
 

@@ -55,6 +55,10 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         sinks: BTreeMap::new(),
         tables: from.tables.clone(),
         ledger: from.previous.map(|m| m.ledger.clone()).unwrap_or_default(),
+        runs: from.previous.map(|m| m.runs.clone()).unwrap_or_default(),
+        stale: from.previous.map(|m| m.stale.clone()).unwrap_or_default(),
+        seen: from.previous.map(|m| m.seen.clone()).unwrap_or_default(),
+        sizes: from.previous.map(|m| m.sizes.clone()).unwrap_or_default(),
         counters: from.previous.map(|m| m.counters.clone()).unwrap_or_default(),
         dead_from: from.previous.map(|m| m.dead_from.clone()).unwrap_or_default(),
     };

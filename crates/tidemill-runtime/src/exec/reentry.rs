@@ -192,7 +192,14 @@ impl Source for Pile {
     }
 
     fn list_splits(&self) -> Result<Vec<Split>> {
-        let split = Split { id: SplitId::new("letters"), finite: true, min_event_time: None, bytes: None };
+        let split = Split {
+            id: SplitId::new("letters"),
+            finite: true,
+            min_event_time: None,
+            max_event_time: None,
+            bytes: None,
+            content: None,
+        };
         Ok(if self.0.is_empty() { Vec::new() } else { vec![split] })
     }
 

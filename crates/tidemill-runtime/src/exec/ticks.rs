@@ -40,6 +40,8 @@ pub(crate) fn next(trigger: &Trigger, checkpoint: Duration, seen: Observed) -> N
         return Next::Last;
     }
     match trigger {
+        // A look of a schedule reads to the present end.
+        Trigger::Scheduled(_) | Trigger::On(_) => next(&Trigger::Once, checkpoint, seen),
         Trigger::Continuous if seen.finished => Next::Last,
         Trigger::Continuous if seen.full => Next::Epoch,
         Trigger::Continuous if seen.changed && seen.now.since(seen.since) >= checkpoint => Next::Epoch,

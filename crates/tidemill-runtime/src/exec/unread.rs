@@ -72,7 +72,16 @@ mod tests {
 
         fn list_splits(&self) -> Result<Vec<Split>> {
             let ids = (0..self.1.len()).map(|i| SplitId::new(i.to_string()));
-            Ok(ids.map(|id| Split { id, finite: false, min_event_time: None, bytes: None }).collect())
+            Ok(ids
+                .map(|id| Split {
+                    id,
+                    finite: false,
+                    min_event_time: None,
+                    max_event_time: None,
+                    bytes: None,
+                    content: None,
+                })
+                .collect())
         }
 
         fn open(&self, split: &Split, at: Option<&Offset>, _: &ReadHints) -> Result<Box<dyn SplitReader>> {

@@ -50,7 +50,14 @@ mod tests {
         let field = |name: &str, data_type| Field::new(name, data_type, true);
         let stored = Schema::new(vec![field("id", DataType::Int64), field("name", DataType::Utf8)]);
         let wanted = Schema::new(vec![field("id", DataType::Int64)]);
-        let split = |bytes| Split { id: SplitId::new("s"), finite: true, min_event_time: None, bytes };
+        let split = |bytes| Split {
+            id: SplitId::new("s"),
+            finite: true,
+            min_event_time: None,
+            max_event_time: None,
+            bytes,
+            content: None,
+        };
         let of = |bytes: &[Option<u64>], parts| {
             let splits: Vec<Split> = bytes.iter().map(|bytes| split(*bytes)).collect();
             let about = of_splits(&splits, &stored, &wanted, parts);

@@ -64,7 +64,7 @@ impl SideTables for Lookups {
     fn open(&self, dataset: &Dataset) -> Result<Arc<dyn TableSource>> {
         let gathered = Arc::new(Gathered::only_counts(StopFlag::default()));
         self.found().insert(dataset.name.clone(), Arc::clone(&gathered));
-        let manner = Manner { side: self.side, start: None, owned: None, gathered };
+        let manner = Manner { side: self.side, start: None, owned: None, gathered, only: None };
         let state = session_state_with(self.catalog.functions());
         let opening = Datasets::open_one(&self.catalog, &state, &manner, &dataset.name);
         // Opening waits for other threads at most, so any thread may do it.

@@ -13,12 +13,12 @@ mod interval;
 mod locality;
 mod lookup;
 mod owned;
-mod planned;
 mod progress;
 mod provider;
 mod query;
 mod readers;
 mod reading;
+mod seen;
 mod sinks;
 mod spill;
 mod tables;
@@ -30,9 +30,11 @@ mod views;
 mod writing;
 
 pub use engine::Resources;
-pub use interval::{IntervalReport, RunContext, TargetReport, finish_interval, run_interval};
+pub use interval::{
+    Anew, Asked, Call, IntervalReport, NoPrograms, PlannedStep, Programs, RetryAt, RunContext, Runner, StepEvent,
+    StepKind, TargetReport, Unwatched, Watcher, fingerprint_of, finish_interval, plan_interval, run_interval,
+};
 pub use lookup::Lookups;
-pub use planned::{PlannedTarget, plan_interval};
 pub use progress::BatchProgress;
 pub use query::{Answer, query};
 pub use unwritten::Unwritten;

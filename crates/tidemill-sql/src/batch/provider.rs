@@ -13,13 +13,15 @@ use datafusion::datasource::{TableProvider, TableType};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use tidemill_model::{Error, Interval};
+use tidemill_model::{Error, Interval, Timestamp};
 use tidemill_runtime::Source;
 
 use super::dataset_exec::{Columns, DatasetExec};
 use super::fold::FoldExec;
 use super::gate_exec::GateExec;
 use super::reading::{Reading, external};
+use super::seen::SplitTimes;
+use super::tables::Only;
 
 /// Where a dataset's rows come from.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub(super) struct DatasetTable {
     /// Where each column lies in the native table, when DataFusion may read that as it likes: every stored row is
     /// wanted and accepted, in the types that are declared.
     open: Option<Vec<usize>>,
+    /// Only these splits are read, if they are finite.
+    only: Option<Arc<Only>>,
 }
 
 impl DatasetTable {
@@ -52,7 +56,12 @@ impl DatasetTable {
             }
             _ => None,
         };
-        DatasetTable { reading, rows, schema, open }
+        DatasetTable { reading, rows, schema, open, only: None }
+    }
+
+    /// The same table with only these finite splits.
+    pub(super) fn but_only(self, only: Option<Arc<Only>>) -> DatasetTable {
+        DatasetTable { only, ..self }
     }
 
     /// How it is read.
@@ -77,6 +86,19 @@ impl DatasetTable {
         let mut splits = listed
             .map_err(|e| external(Error::internal("listing splits was cut off").because(e)))?
             .map_err(|e| external(e.context(format!("reading `{}`", self.reading.dataset))))?;
+        if let Some(seen) = self.only.as_ref().and_then(|only| only.get(&self.reading.dataset)) {
+            let wanted = |times: &SplitTimes| self.reading.interval.is_none_or(|interval| times.may_have(interval));
+            splits.retain(|split| {
+                !split.finite || seen.get(&split.id).is_some_and(|offset| wanted(&SplitTimes::of(offset)))
+            });
+        }
+        if let Some(interval) = self.reading.interval.filter(|_| self.reading.changes.is_none()) {
+            splits.retain(|split| {
+                let after = split.min_event_time.is_some_and(|least| Timestamp(least) >= interval.end);
+                let before = split.max_event_time.is_some_and(|greatest| Timestamp(greatest) < interval.start);
+                !after && !before
+            });
+        }
         if splits.is_empty() {
             return Ok(Arc::new(EmptyExec::new(columns.output)));
         }

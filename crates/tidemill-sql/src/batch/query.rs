@@ -60,7 +60,13 @@ pub async fn query(
     let names = Others { catalog, engine: &engine, views, inside: RefCell::default(), unwritten: RefCell::default() };
     let by_name = |name: &TableReference| names.columns(name);
     let Outline { datasets, .. } = outline(catalog, engine.state(), Side::Live, &by_name, (&query, &place))?;
-    let manner = Manner { side: Side::Live, start: None, owned: None, gathered: Arc::new(Gathered::only_counts(stop)) };
+    let manner = Manner {
+        side: Side::Live,
+        start: None,
+        owned: None,
+        gathered: Arc::new(Gathered::only_counts(stop)),
+        only: None,
+    };
     let (datasets, mut unwritten) = Datasets::open_or_empty(catalog, engine.state(), &manner, &datasets).await?;
     let with_rows = |name: &TableReference| names.rows(name);
     let plan = datasets.plan(catalog, engine.state(), &with_rows, (&query, &place))?;

@@ -1,8 +1,8 @@
-//! [`Reading`]: what a scan of a dataset needs to know, and [`Gathered`]: what all scans of a run found beside rows.
+//! [`Reading`]: what a scan of a dataset needs to know, and [`Gathered`]: what the scans of a step found beside rows.
 //!
 //! **Invariant:** however often a run reads a dataset, its refused records are gathered once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,10 +86,36 @@ fn lies_within(times: &dyn Array, interval: Interval) -> Result<BooleanArray, ar
     and(&gt_eq(&times, &bound(interval.start))?, &lt(&times, &bound(interval.end))?)
 }
 
-/// What the scans of a run found beside rows, and how far they are.
+/// Which scan of each dataset is heard, among all steps of a run.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    scans: Mutex<BTreeMap<String, u64>>,
+    last: AtomicU64,
+}
+
+impl Heard {
+    /// The findings in these datasets are on record already.
+    pub(super) fn but(recorded: impl IntoIterator<Item = String>) -> Heard {
+        let scans = recorded.into_iter().map(|dataset| (dataset, 0)).collect();
+        Heard { scans: Mutex::new(scans), last: AtomicU64::new(0) }
+    }
+
+    fn is(&self, scan: u64, dataset: &str) -> bool {
+        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        match scans.get(dataset) {
+            Some(heard) => *heard == scan,
+            None => scans.insert(dataset.to_owned(), scan).is_none(),
+        }
+    }
+}
+
+/// What the scans of a step found beside rows, and how far they are.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     inner: Mutex<Inner>,
+    heard: Arc<Heard>,
+    /// Records read by all steps of a run, for who watches it.
+    all_read: Arc<AtomicU64>,
     rows_read: AtomicU64,
     /// Rows that statements evaluated where rows may fail: tables that DataFusion reads itself are not counted as read.
     rows_evaluated: AtomicU64,
@@ -100,27 +126,35 @@ pub(super) struct Gathered {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The scan of each dataset whose findings count.
-    scans: BTreeMap<String, u64>,
-    next_scan: u64,
+    /// The datasets whose findings are gathered here.
+    heard: BTreeSet<String>,
     counters: Counters,
     dead: Vec<DeadLetter>,
 }
 
+/// What was found beside rows.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) counters: Counters,
+    pub(super) dead: Vec<DeadLetter>,
+    /// The datasets whose refused records these are.
+    pub(super) heard: BTreeSet<String>,
+}
+
 impl Gathered {
-    /// Nothing yet; scans end with an error once `stop` is set.
+    /// Nothing yet of one step of a run; scans end with an error once `stop` is set.
     #[must_use]
-    pub(super) fn new(stop: StopFlag) -> Gathered {
-        Gathered { stop, ..Gathered::default() }
+    pub(super) fn of_step(stop: StopFlag, heard: Arc<Heard>, all_read: Arc<AtomicU64>) -> Gathered {
+        Gathered { stop, heard, all_read, ..Gathered::default() }
     }
 
-    /// As [`Gathered::new`], for queries that record nothing.
+    /// For queries that record nothing.
     #[must_use]
     pub(super) fn only_counts(stop: StopFlag) -> Gathered {
         Gathered { stop, only_counts: true, ..Gathered::default() }
     }
 
-    /// How many records were read, for progress.
+    /// How many records were read.
     #[must_use]
     pub(super) fn rows_read(&self) -> u64 {
         self.rows_read.load(Ordering::Relaxed)
@@ -134,9 +168,9 @@ impl Gathered {
 
     /// Everything, once all scans have ended.
     #[must_use]
-    pub(super) fn take(&self) -> (Counters, Vec<DeadLetter>) {
-        let mut inner = self.inner();
-        (std::mem::take(&mut inner.counters), std::mem::take(&mut inner.dead))
+    pub(super) fn take(&self) -> Findings {
+        let Inner { heard, counters, dead } = std::mem::take(&mut *self.inner());
+        Findings { counters, dead, heard }
     }
 
     /// How many records of a dataset were refused so far, by reason.
@@ -147,18 +181,18 @@ impl Gathered {
 
     /// A number for a scan.
     pub(super) fn new_scan(&self) -> u64 {
-        let mut inner = self.inner();
-        inner.next_scan += 1;
-        inner.next_scan
+        self.heard.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Adds what a scan found; only the first scan of a dataset that asks is heard, for the others found the same.
     pub(super) fn add(&self, scan: u64, reading: &Reading, mut counters: Counters, dead: Vec<DeadLetter>) {
         self.rows_read.fetch_add(counters.rows_read, Ordering::Relaxed);
-        let mut inner = self.inner();
-        if *inner.scans.entry(reading.dataset.clone()).or_insert(scan) != scan {
+        self.all_read.fetch_add(counters.rows_read, Ordering::Relaxed);
+        if !self.heard.is(scan, &reading.dataset) {
             return;
         }
+        let mut inner = self.inner();
+        inner.heard.insert(reading.dataset.clone());
         let owned = |letter: &DeadLetter| match (reading.owned, letter.event_time) {
             (Some(interval), Some(at)) => interval.contains(Timestamp(at)),
             _ => true,
@@ -190,15 +224,20 @@ impl Gathered {
 
     /// Ends a scan when the run was asked to stop.
     pub(super) fn go_on(&self) -> Result<()> {
-        if !self.stop.is_set() {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Unavailable, "U030", "the run was stopped").fact("nothing of it was committed"))
+        if self.stop.is_set() { Err(stopped()) } else { Ok(()) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The code of a run that was asked to stop.
+pub(super) const STOPPED: &str = "U030";
+
+/// The error of a run that was asked to stop.
+pub(super) fn stopped() -> Error {
+    Error::new(Kind::Unavailable, STOPPED, "the run was stopped").fact("nothing of the step in hand was committed")
 }
 
 /// Our error on its way through DataFusion.

@@ -37,6 +37,11 @@ impl Target {
             *sequence = default_sequence(plan, catalog.project());
         }
         let staging = catalog.environment().state.join("pipelines").join(pipeline).join("staging").join(name);
+        // Runs of several intervals stage side by side.
+        let staging = match interval {
+            Some(interval) => staging.join(format!("{}_{}", interval.start.0, interval.end.0)),
+            None => staging,
+        };
         let (pipeline, sink) = (pipeline.to_owned(), name.to_owned());
         let target = SinkTarget { pipeline, sink, schema, mode: mode.clone(), interval, staging };
         Ok(Target { name: name.to_owned(), mode, sink: catalog.sink(name, &target)? })

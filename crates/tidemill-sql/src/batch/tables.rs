@@ -14,7 +14,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::sql::sqlparser::ast;
-use tidemill_model::{Interval, Place, Result, Timestamp};
+use tidemill_model::{Interval, Offset, Place, Result, SplitId, Timestamp};
 
 use super::provider::{DatasetTable, Rows};
 use super::reading::{DecoderMaker, Gathered, Reading};
@@ -35,7 +35,12 @@ pub(super) struct Manner {
     pub(super) owned: Option<Interval>,
     /// Where refused records and counts go.
     pub(super) gathered: Arc<Gathered>,
+    /// Of datasets named here only these splits are read, if they are finite.
+    pub(super) only: Option<Arc<Only>>,
 }
+
+/// Dataset to splits.
+pub(super) type Only = BTreeMap<String, BTreeMap<SplitId, Offset>>;
 
 /// What stands for names that are no external dataset.
 pub(super) type Others<'a> = &'a dyn Fn(&TableReference) -> Result<Option<Arc<dyn TableSource>>>;
@@ -146,6 +151,13 @@ impl Datasets {
         Ok(Arc::new(table(catalog, state, manner, name, rows)?))
     }
 
+    /// The same with another table under this name.
+    pub(super) fn with(&self, name: &str, table: Arc<dyn TableProvider>) -> Datasets {
+        let mut tables = self.tables.clone();
+        tables.insert(name.to_owned(), table);
+        Datasets { tables }
+    }
+
     /// The plan of a query that reads only these datasets.
     pub(super) fn plan(
         &self,
@@ -199,5 +211,6 @@ fn table(catalog: &Catalog, state: &SessionState, manner: &Manner, name: &str, r
         owned: manner.owned,
         gathered: Arc::clone(&manner.gathered),
     };
-    Ok(DatasetTable::new(reading, rows, accepted_schema(dataset, &spec.schema)))
+    let only = manner.only.as_ref().filter(|only| only.contains_key(name)).cloned();
+    Ok(DatasetTable::new(reading, rows, accepted_schema(dataset, &spec.schema)).but_only(only))
 }

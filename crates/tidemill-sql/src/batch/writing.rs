@@ -1,7 +1,9 @@
-//! [`write`]: the rows of a physical plan into the writers of a sink, one lane for each partition.
+//! [`write`]: the rows of a physical plan into the writers of a sink, one lane for each partition; [`Written`] makes them
+//! durable for an epoch.
 //!
 //! **Invariant:** each lane computes and writes on a thread of its own; when one fails the others end, and nothing of
-//! what they staged is ever committed.
+//! what they staged is ever committed. Rows have no epoch until all of them are there: runs of several intervals go on
+//! side by side, and whichever is ready first takes the next epoch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +17,30 @@ use tidemill_model::{Epoch, Error, Result};
 use tidemill_runtime::{Batch, Committable, Sink, SinkWriter};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 /// What one sink got.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Written {
     pub(super) rows: u64,
-    pub(super) committables: Vec<Committable>,
+    /// In the order of lanes, so that a manifest does not depend on which thread was first.
+    writers: Vec<Box<dyn SinkWriter>>,
+}
+
+impl Written {
+    /// Makes all rows durable for an epoch, each lane on a thread of its own.
+    pub(super) async fn prepare(self, epoch: Epoch) -> Result<Vec<Committable>> {
+        let lanes = self.writers.into_iter().map(|mut writer| spawn_blocking(move || writer.prepare(epoch)));
+        let mut committables = Vec::new();
+        let mut failure = None;
+        for lane in lanes.collect::<Vec<_>>() {
+            match lane.await.map_err(|e| Error::internal("a lane panicked").because(e)).flatten() {
+                Ok(committable) => committables.extend(committable),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(committables), Err)
+    }
 }
 
 /// Why a lane ended early.
@@ -35,12 +54,11 @@ enum Failure {
 /// How often a lane that waits for its next rows looks whether the run was asked to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs the plan and stages its rows for an epoch.
+/// Runs the plan and gives its rows to the writers of the sink.
 pub(super) async fn write(
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
     sink: &Arc<dyn Sink>,
-    epoch: Epoch,
     progress: &Arc<BatchProgress>,
     lift: &(dyn Fn(DataFusionError) -> Error + Sync),
 ) -> Result<Written> {
@@ -48,11 +66,12 @@ pub(super) async fn write(
     let (failed, _) = watch::channel(false);
     let failed = Arc::new(failed);
     let mut lanes = JoinSet::new();
-    for (lane, stream) in streams.into_iter().enumerate() {
-        let writer = sink.writer(lane)?;
+    // All of them before the first lane begins: none goes on when another cannot.
+    let writers = (0..streams.len()).map(|lane| sink.writer(lane)).collect::<Result<Vec<_>>>()?;
+    for (lane, (stream, writer)) in streams.into_iter().zip(writers).enumerate() {
         let (handle, failed, progress) = (Handle::current(), Arc::clone(&failed), Arc::clone(progress));
         lanes.spawn_blocking(move || {
-            let outcome = drain(&handle, stream, writer, epoch, &failed, &progress);
+            let outcome = drain(&handle, stream, writer, &failed, &progress);
             if outcome.is_err() {
                 failed.send_replace(true);
             }
@@ -63,15 +82,14 @@ pub(super) async fn write(
     while let Some(joined) = lanes.join_next().await {
         outcomes.push(joined.map_err(|e| Error::internal("a lane panicked").because(e))?);
     }
-    // In the order of lanes, so that a manifest does not depend on which thread was first.
     outcomes.sort_by_key(|(lane, _)| *lane);
     let mut written = Written::default();
     let mut elsewhere = false;
     for (_, outcome) in outcomes {
         match outcome {
-            Ok((rows, committable)) => {
+            Ok((rows, writer)) => {
                 written.rows += rows;
-                written.committables.extend(committable);
+                written.writers.push(writer);
             }
             Err(Failure::Query(error)) => return Err(lift(error)),
             Err(Failure::Sink(error)) => return Err(error),
@@ -85,10 +103,9 @@ fn drain(
     handle: &Handle,
     mut stream: SendableRecordBatchStream,
     mut writer: Box<dyn SinkWriter>,
-    epoch: Epoch,
     failed: &watch::Sender<bool>,
     progress: &BatchProgress,
-) -> Result<(u64, Option<Committable>), Failure> {
+) -> Result<(u64, Box<dyn SinkWriter>), Failure> {
     let mut rows = 0;
     let mut over = failed.subscribe();
     loop {
@@ -100,7 +117,7 @@ fn drain(
                 () = tokio::time::sleep(LOOK) => Ok(None),
             }
         })?;
-        progress.gathered().go_on().map_err(Failure::Sink)?;
+        progress.go_on().map_err(Failure::Sink)?;
         let Some(next) = next else { continue };
         let Some(batch) = next else { break };
         let batch = batch.map_err(Failure::Query)?;
@@ -111,6 +128,5 @@ fn drain(
         progress.wrote(batch.num_rows() as u64);
         writer.write(&Batch::inserts(batch)).map_err(Failure::Sink)?;
     }
-    let prepared = writer.prepare(epoch).map_err(Failure::Sink)?;
-    Ok((rows, prepared))
+    Ok((rows, writer))
 }

@@ -4,104 +4,35 @@
 //! literal secrets are blotted out in the text that errors quote.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tidemill_model::{Error, Given, Kind, OptionKind, OptionSpec, Options, Result, Settings, nearest};
+use tidemill_model::{Error, Given, Kind, OptionSpec, Options, Result, Settings, nearest};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::keys::{ALERT_KEYS, ENGINE_KEYS, PROJECT_KEYS, S3_KEYS, SCHEDULER_KEYS, SERVER_KEYS, STATE_KEYS};
 use super::script::Script;
+use super::secret::Secret;
 
-/// `[project]`.
-pub const PROJECT_KEYS: &[OptionSpec] =
-    &[OptionSpec::optional("name", OptionKind::Text, None, "The project's name; the folder's unless given.")];
-
-/// `[state]`.
-pub const STATE_KEYS: &[OptionSpec] = &[
-    OptionSpec::optional("path", OptionKind::Text, Some(".tidemill"), "The folder of the project's own state."),
-    OptionSpec::optional(
-        "checkpoint",
-        OptionKind::Text,
-        None,
-        "Where checkpoints go instead of the state folder: s3://bucket/prefix.",
-    ),
+const SECTIONS: &[(&str, &[OptionSpec])] = &[
+    ("project", PROJECT_KEYS),
+    ("state", STATE_KEYS),
+    ("server", SERVER_KEYS),
+    ("engine", ENGINE_KEYS),
+    ("scheduler", SCHEDULER_KEYS),
+    ("alerts", ALERT_KEYS),
 ];
 
-/// `[server]`.
-pub const SERVER_KEYS: &[OptionSpec] = &[OptionSpec::optional(
-    "listen",
-    OptionKind::Text,
-    Some("127.0.0.1:7070"),
-    "The address of the HTTP server; a loopback address.",
-)];
-
-/// `[engine]`.
-pub const ENGINE_KEYS: &[OptionSpec] = &[
-    OptionSpec::optional("lanes", OptionKind::Integer, None, "How many lanes a pipeline has; one a core unless given."),
-    OptionSpec::optional("memory", OptionKind::Text, None, "How much memory queries may use: 512 MiB, 4 GiB."),
-    OptionSpec::optional(
-        "state_memory",
-        OptionKind::Text,
-        None,
-        "How much memory the state of a running pipeline may take: 512 MiB, 4 GiB; a third of the machine's unless given. State beyond it lies on the local disk, under the state folder, which is slower and changes no answer.",
-    ),
-];
-
-/// `[stores.s3]`.
-pub const S3_KEYS: &[OptionSpec] = &[
-    OptionSpec::optional("region", OptionKind::Text, None, "The region of the buckets."),
-    OptionSpec::optional("endpoint", OptionKind::Text, None, "The URL of an S3 service that is not Amazon's."),
-    OptionSpec::optional("access_key_id", OptionKind::Text, None, "The id of the key."),
-    OptionSpec::optional("secret_access_key", OptionKind::Text, None, "The key; write ${NAME} here."),
-    OptionSpec::optional("session_token", OptionKind::Text, None, "The token of a temporary key; write ${NAME} here."),
-    OptionSpec::optional("allow_http", OptionKind::Boolean, None, "Whether the endpoint may be plain http."),
-    OptionSpec::optional(
-        "virtual_hosted_style_request",
-        OptionKind::Boolean,
-        None,
-        "Whether the bucket is part of the host name.",
-    ),
-];
-
-const SECTIONS: &[(&str, &[OptionSpec])] =
-    &[("project", PROJECT_KEYS), ("state", STATE_KEYS), ("server", SERVER_KEYS), ("engine", ENGINE_KEYS)];
+/// Sections whose keys are names of the project's own.
+const NAMED: [&str; 2] = ["stores", "pools"];
 
 /// The object stores that have settings.
 const STORES: &[(&str, &[OptionSpec])] = &[("s3", S3_KEYS)];
 
 /// Keys whose values are never shown.
-const SECRET_KEYS: &[&str] = &["secret_access_key", "session_token", "password"];
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret of this text.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The text itself, for the one who must use it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+const SECRET_KEYS: &[&str] = &["secret_access_key", "session_token", "password", "webhook"];
 
 /// `tidemill.toml`.
 #[derive(Debug, Clone)]
@@ -122,6 +53,23 @@ pub struct Config {
     pub state_memory: Option<u64>,
     /// Settings of object stores by URL scheme.
     pub stores: BTreeMap<String, Vec<(String, Secret)>>,
+    /// How many runs of intervals go on at the same time.
+    pub slots: usize,
+    /// Pools that runs share, and how many each lets go on at the same time.
+    pub pools: BTreeMap<String, usize>,
+    /// Where alerts are sent.
+    pub alerts: AlertSettings,
+}
+
+/// Where alerts are sent.
+#[derive(Debug, Clone)]
+pub struct AlertSettings {
+    /// A URL.
+    pub webhook: Option<Secret>,
+    /// A line for the shell.
+    pub command: Option<String>,
+    /// After how long a run is called stuck.
+    pub stuck_after: Duration,
 }
 
 impl Config {
@@ -138,21 +86,24 @@ impl Config {
         let mut reading = Reading { text, script: &script, env, errors: Vec::new() };
         let mut sections = BTreeMap::new();
         let mut stores = BTreeMap::new();
+        let mut pools = BTreeMap::new();
         for (key, value) in table.get_ref() {
             let name = key.get_ref().as_ref();
             if name == "stores" {
                 stores = reading.stores(value);
+            } else if name == "pools" {
+                pools = reading.pools(value);
             } else if let Some((name, specs)) = SECTIONS.iter().find(|(section, _)| *section == name) {
                 sections.insert(*name, reading.section(name, specs, value));
             } else {
-                let known: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).chain(["stores"]).collect();
+                let known: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).chain(NAMED).collect();
                 reading.unknown("section", key, &known);
             }
         }
         for (name, specs) in SECTIONS {
             sections.entry(name).or_insert_with(|| (Options::default(), defaults(specs)));
         }
-        let config = reading.assemble(root, &sections, stores);
+        let config = Config { pools, ..reading.assemble(root, &sections, stores) };
         match Error::all(reading.errors) {
             Some(error) => Err(error),
             None => Ok(config),
@@ -233,6 +184,27 @@ impl Reading<'_> {
             stores.insert((*scheme).to_owned(), pairs.collect());
         }
         stores
+    }
+
+    fn pools(&mut self, value: &Spanned<DeValue<'_>>) -> BTreeMap<String, usize> {
+        let mut pools = BTreeMap::new();
+        let Some(table) = value.get_ref().as_table() else {
+            let place = self.script.bytes(value.span());
+            self.errors.push(Error::new(Kind::Config, "C003", "write [pools] and below it NAME = 2").at(&place));
+            return pools;
+        };
+        for (key, value) in table {
+            let name = key.get_ref();
+            let Some(text) = self.value("pools", name, value) else { continue };
+            match text.parse::<usize>() {
+                Ok(slots) if slots > 0 => drop(pools.insert(name.to_string(), slots)),
+                _ => {
+                    let error = Error::new(Kind::Config, "C003", format!("a pool has 1 run or more, not `{text}`"));
+                    self.errors.push(error.at(&self.script.bytes(value.span())));
+                }
+            }
+        }
+        pools
     }
 
     fn unknown(&mut self, what: &str, key: &Spanned<DeString<'_>>, known: &[&str]) {
@@ -326,7 +298,17 @@ impl Reading<'_> {
         checked("state", "checkpoint", checkpoint.as_deref().map_or(Ok(()), object_store_url));
         let lanes = sections.get("engine").and_then(|(_, settings)| settings.integer("lanes"));
         checked("engine", "lanes", lanes.map_or(Ok(()), some_lanes));
+        let alerts = sections.get("alerts").map(|(_, settings)| settings);
+        let slots = sections.get("scheduler").and_then(|(_, settings)| settings.integer("slots"));
+        checked("scheduler", "slots", slots.map_or(Ok(()), some_lanes));
         Config {
+            slots: slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(4),
+            pools: BTreeMap::new(),
+            alerts: AlertSettings {
+                webhook: text("alerts", "webhook").map(Secret::new),
+                command: text("alerts", "command").map(ToOwned::to_owned),
+                stuck_after: alerts.and_then(|settings| settings.span("stuck_after")).unwrap_or_default(),
+            },
             name: text("project", "name").map_or(folder, ToOwned::to_owned),
             state: root.join(text("state", "path").unwrap_or(".tidemill")),
             checkpoint,

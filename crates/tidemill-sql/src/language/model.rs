@@ -12,7 +12,9 @@ use datafusion::sql::sqlparser::ast;
 use tidemill_model::{Options, Place, Settings, Timestamp, Trigger};
 use tidemill_runtime::ErrorLimit;
 
+use super::beside::{Expectation, Task, Wait};
 use super::config::Config;
+use super::scheduling::Scheduling;
 
 /// A folder with `tidemill.toml` and `pipelines/*.sql`.
 #[derive(Debug, Clone)]
@@ -68,6 +70,14 @@ pub struct Pipeline {
     pub inserts: Vec<Insert>,
     /// Names of its materialized views, in order.
     pub materialized: Vec<String>,
+    /// Programs that are steps of its runs, in order.
+    pub tasks: Vec<Task>,
+    /// What its runs wait for before they begin.
+    pub waits: Vec<Wait>,
+    /// What is expected of the rows that its runs read and write.
+    pub expectations: Vec<Expectation>,
+    /// How its intervals are run.
+    pub scheduling: Scheduling,
 }
 
 /// What becomes of a row that an expression fails on.

@@ -2,9 +2,10 @@
 //!
 //! **Invariant:** an option that is read here has an effect; what is planned and not built is refused by name.
 
-use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Options, Place, Result, Trigger};
+use tidemill_model::{Error, Kind, OptionKind, OptionSpec, Options, Place};
 
 use super::model::OnError;
+use super::scheduling::SCHEDULE_OPTIONS;
 
 /// Options of CREATE PIPELINE.
 pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
@@ -12,7 +13,7 @@ pub const PIPELINE_OPTIONS: &[OptionSpec] = &[
         "trigger",
         OptionKind::Text,
         Some("once"),
-        "When it works: once, every 30 seconds, or continuous.",
+        "When it works: once, every 30 seconds, continuous; by intervals: @hourly, @daily, @weekly, @monthly, @quarterly, @yearly, cron (0 3 * * *), or on TABLE, when intervals of that table are done.",
     ),
     OptionSpec::optional(
         "checkpoint",
@@ -139,12 +140,8 @@ pub const DATASET_OPTIONS: &[OptionSpec] = &[
 ];
 
 /// Options of CREATE PIPELINE that are designed and not built, with what to do until then.
-const NOT_YET: &[(&str, &str)] = &[
-    ("reconcile", "recompute an interval by hand: tidemill run PIPELINE --interval START/PERIOD"),
-    ("catchup", "run missing intervals by hand: tidemill run PIPELINE --interval START/PERIOD"),
-    ("retries", "a failed run can be run again as it is: nothing of it was committed"),
-    ("retry_delay", "a failed run can be run again as it is: nothing of it was committed"),
-];
+const NOT_YET: &[(&str, &str)] =
+    &[("reconcile", "restate an interval by hand: tidemill backfill PIPELINE --from START --to END --only all")];
 
 /// The options of a pipeline without those that are not built yet, and one error for each of these.
 pub(crate) fn refuse_unbuilt(options: &Options) -> (Options, Vec<Error>) {
@@ -159,18 +156,9 @@ pub(crate) fn refuse_unbuilt(options: &Options) -> (Options, Vec<Error>) {
     (rest, errors)
 }
 
-/// The trigger of a pipeline.
-pub(crate) fn trigger(text: &str, at: Option<&Place>, pipeline: &str) -> Result<Trigger> {
-    let schedule = text.trim_start().starts_with('@')
-        || text.split_whitespace().count() >= 5
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || " */,-?#".contains(c));
-    if schedule {
-        let error = Error::new(Kind::Config, "C014", "triggers by schedule are not available yet")
-            .label("one of: once, every 30 seconds, continuous")
-            .fact(format!("run each interval with: tidemill run {pipeline} --interval START/PERIOD"));
-        return Err(place(error, at));
-    }
-    Trigger::parse(text).map_err(|error| place(error, at))
+/// All options of CREATE PIPELINE.
+pub(crate) fn pipeline_options() -> Vec<OptionSpec> {
+    PIPELINE_OPTIONS.iter().chain(SCHEDULE_OPTIONS).copied().collect()
 }
 
 pub(crate) fn place(error: Error, place: Option<&Place>) -> Error {

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidemill_model::{Error, Kind, Options, Place, Result, nearest};
+use tidemill_model::{Error, Kind, Options, Place, Result, Trigger, nearest};
 use tidemill_runtime::ErrorLimit;
 
+use super::beside::{Expectation, Task, Wait};
 use super::config::Config;
 use super::model::{Dataset, Insert, MaterializedView, OnError, Pipeline, Project, View};
-use super::options::{PIPELINE_OPTIONS, VIEW_OPTIONS, place, refuse_unbuilt, trigger};
+use super::options::{VIEW_OPTIONS, pipeline_options, place, refuse_unbuilt};
 use super::parse::{Header, Statements, parse_script};
+use super::scheduling::Scheduling;
 use super::script::Script;
 
 /// The file that makes a folder a project.
@@ -143,7 +145,7 @@ impl Building {
     }
 
     fn file(&mut self, script: &Script, statements: Statements) {
-        let Statements { pipelines, datasets, views, materialized, inserts } = statements;
+        let Statements { pipelines, datasets, views, materialized, inserts, tasks, waits, expectations } = statements;
         let mut pipelines = pipelines.into_iter();
         let header = pipelines.next();
         for second in pipelines {
@@ -163,6 +165,8 @@ impl Building {
         }
         let Some(header) = header else {
             let places = materialized.iter().map(|(view, _)| &view.place).chain(inserts.iter().map(|i| &i.place));
+            let places = places.chain(tasks.iter().map(|task| &task.place)).chain(waits.iter().map(|wait| &wait.place));
+            let places = places.chain(expectations.iter().map(|expectation| &expectation.place));
             for place in places.take(1) {
                 let error = Error::new(Kind::Plan, "P113", "this file has no pipeline that could do this").at(place);
                 self.errors.push(
@@ -178,7 +182,15 @@ impl Building {
             names.push(view.name.clone());
             self.materialized(view, &options, &owner);
         }
-        self.pipeline(script, header, inserts, names);
+        for (what, name, place) in tasks
+            .iter()
+            .map(|task| ("task", &task.name, &task.place))
+            .chain(waits.iter().map(|wait| ("wait", &wait.name, &wait.place)))
+            .chain(expectations.iter().map(|e| ("expectation", &e.name, &e.place)))
+        {
+            self.relation(what, name, place);
+        }
+        self.pipeline(script, header, Body { inserts, materialized: names, tasks, waits, expectations });
     }
 
     /// Whether the name is new.
@@ -206,14 +218,16 @@ impl Building {
         }
     }
 
-    fn pipeline(&mut self, script: &Script, header: Header, inserts: Vec<Insert>, materialized: Vec<String>) {
+    fn pipeline(&mut self, script: &Script, header: Header, body: Body) {
+        let Body { inserts, materialized, tasks, waits, expectations } = body;
         let Header { name, place: at, options } = header;
         let (options, unbuilt) = refuse_unbuilt(&options);
         let before = self.errors.len();
         self.errors.extend(unbuilt);
-        let settings = options.resolve("pipeline", PIPELINE_OPTIONS);
+        let settings = options.resolve("pipeline", &pipeline_options());
         let value_place = |name: &str| options.given.get(name).and_then(|given| given.value_place.as_ref());
-        let trigger = trigger(options.get("trigger").unwrap_or("once"), value_place("trigger"), &name);
+        let trigger = Trigger::parse(options.get("trigger").unwrap_or("once"), options.get("timezone"))
+            .map_err(|error| place(error, value_place("trigger")));
         self.inserts.push((name.clone(), inserts.clone()));
         if let Some((_, first)) = self.pipelines.iter().find(|(other, _)| *other == name) {
             self.errors.push(declared_twice(&name, &at, "pipeline", first));
@@ -236,11 +250,15 @@ impl Building {
         if self.errors.len() > before {
             return;
         }
+        let scheduling = match Scheduling::of(&settings, &trigger, &|name| value_place(name).cloned()) {
+            Ok(scheduling) => scheduling,
+            Err(errors) => return self.errors.extend(errors),
+        };
         let max_errors = match ErrorLimit::parse(settings.text("max_errors").unwrap_or("1 %")) {
             Ok(limit) => limit,
             Err(error) => return self.errors.push(place(error, value_place("max_errors"))),
         };
-        if inserts.is_empty() && materialized.is_empty() {
+        if inserts.is_empty() && materialized.is_empty() && tasks.is_empty() {
             let error = Error::new(Kind::Plan, "P113", format!("the pipeline `{name}` writes nothing")).at(&at);
             self.errors
                 .push(error.fact("add INSERT INTO table SELECT …, or CREATE MATERIALIZED VIEW name AS SELECT …"));
@@ -262,14 +280,29 @@ impl Building {
             settings,
             inserts,
             materialized,
+            tasks,
+            waits,
+            expectations,
+            scheduling,
             name: name.clone(),
         };
+        self.errors.extend(unknown_steps(&pipeline));
         self.project.pipelines.insert(name, pipeline);
     }
 
     /// What can be said only when all files are read.
     fn check(&mut self) {
         let tables: Vec<&str> = self.project.datasets.keys().map(String::as_str).collect();
+        for expectation in self.project.pipelines.values().flat_map(|pipeline| &pipeline.expectations) {
+            let (name, at) = &expectation.dataset;
+            if !self.project.datasets.contains_key(name) {
+                let error = Error::new(Kind::Plan, "P117", format!("no table `{name}`")).at(at);
+                self.errors.push(match nearest(name, tables.iter().copied()) {
+                    Some(meant) => error.label(format!("did you mean `{meant}`?")),
+                    None => error.label("expectations are of tables that the pipeline reads or writes"),
+                });
+            }
+        }
         for (_, inserts) in &self.inserts {
             for (n, insert) in inserts.iter().enumerate() {
                 let target = insert.target.as_str();
@@ -302,6 +335,33 @@ impl Building {
             }
         }
     }
+}
+
+/// What the file of a pipeline says beside its header.
+struct Body {
+    inserts: Vec<Insert>,
+    materialized: Vec<String>,
+    tasks: Vec<Task>,
+    waits: Vec<Wait>,
+    expectations: Vec<Expectation>,
+}
+
+/// Steps that tasks name and that the pipeline does not have.
+fn unknown_steps(pipeline: &Pipeline) -> Vec<Error> {
+    let targets = pipeline.inserts.iter().map(|insert| insert.target.as_str());
+    let steps: Vec<&str> = targets.chain(pipeline.tasks.iter().map(|task| task.name.as_str())).collect();
+    let named = pipeline.tasks.iter().flat_map(|task| task.after.iter().chain(&task.before));
+    let unknown = named.filter(|(name, _)| !steps.contains(&name.as_str()));
+    unknown
+        .map(|(name, at)| {
+            let error = Error::new(Kind::Plan, "P118", format!("no step `{name}` in this pipeline")).at(at);
+            let error = match nearest(name, steps.iter().copied()) {
+                Some(meant) => error.label(format!("did you mean `{meant}`?")),
+                None => error.label("name a table that this pipeline writes, or one of its tasks"),
+            };
+            error.fact(format!("steps: {}", steps.join(", ")))
+        })
+        .collect()
 }
 
 fn declared_twice(name: &str, place: &Place, kind: &str, first: &Place) -> Error {

@@ -52,7 +52,7 @@ CREATE MATERIALIZED VIEW per_minute WITH (retention = '1 hour') AS
 fn a_file_says_what_it_says() {
     let project = one(STORY).map_err(|e| render(&e, false)).expect("parses");
     let pipeline = project.pipeline("revenue").expect("lower case");
-    assert_eq!(pipeline.trigger, Trigger::parse("every 5 seconds").expect("a trigger"));
+    assert_eq!(pipeline.trigger, Trigger::parse("every 5 seconds", None).expect("a trigger"));
     assert_eq!((pipeline.checkpoint, pipeline.latency), (Duration::from_millis(250), Some(Duration::from_secs(5))));
     assert_eq!(pipeline.start, Some(Timestamp::parse("2026-01-01").expect("a time")));
     assert_eq!((pipeline.inserts.len(), pipeline.materialized.as_slice()), (1, ["per_minute".to_owned()].as_slice()));
@@ -159,7 +159,7 @@ error[C011]: unknown pipeline option `checkpont`
    |
  2 |   checkpont = '1 second', delivery = 'exactly-once');
    |   ^^^^^^^^^ did you mean `checkpoint`?
-   = options: trigger, checkpoint, latency, delivery, start, on_error, max_errors, late, allowed_lateness, emit, emit_every
+   = options: trigger, checkpoint, latency, delivery, start, on_error, max_errors, late, allowed_lateness, emit, emit_every, timezone, grid, jitter, end, catchup, concurrency, pool, retries, retry_delay, retry_factor, retry_max_delay, retry_jitter, retry_limit, retry_on, timeout, on_empty
 ",
         ),
         (
@@ -218,17 +218,6 @@ error[P101]: a query alone does nothing in a pipeline
 ",
         ),
         (
-            "CREATE PIPELINE p WITH (trigger = '@hourly')",
-            "\
-error[C014]: triggers by schedule are not available yet
-  --> p.sql:1:35
-   |
- 1 | CREATE PIPELINE p WITH (trigger = '@hourly')
-   |                                   ^^^^^^^^^ one of: once, every 30 seconds, continuous
-   = run each interval with: tidemill run p --interval START/PERIOD
-",
-        ),
-        (
             "CREATE TABLE t (a INT",
             "\
 error[P100]: the statement ends too early
@@ -250,7 +239,15 @@ fn what_is_not_possible_says_what_is() {
     let cases = [
         ("DROP TABLE t", "DROP is not possible in a pipeline", "CREATE MATERIALIZED VIEW, INSERT INTO"),
         ("CREAT TABLE t", "`CREAT` is not expected here", "did you mean CREATE?"),
-        ("CREATE TASK t AFTER u", "CREATE TASK is not available yet", "CREATE PIPELINE"),
+        ("CREATE TASK t AFTER u", "the statement ends too early", "AFTER, BEFORE or WITH (command = '…')"),
+        ("CREATE TASK t AFTER u WITH (timeout = '1 s')", "option `command`", "command"),
+        (
+            "CREATE EXPECTATION e ON t ROWS AT LEAST 1 ON VIOLATION DROP",
+            "expected of all rows together",
+            "ON VIOLATION FAIL",
+        ),
+        ("CREATE EXPECTATION e ON t FRESH 1", "`1` is not expected here", "WITHIN"),
+        ("CREATE EXPECTATION e ON t ROWS 1", "`1` is not expected here", "AT LEAST n"),
         ("CREATE OR REPLACE VIEW v AS SELECT 1", "CREATE OR REPLACE", "write CREATE"),
         ("CREATE TABLE IF NOT EXISTS v", "IF NOT EXISTS", "leave it out"),
         ("CREATE TABLE a.b (x INT) WITH (connector = 'x')", "error[P102]", "have one part"),
@@ -281,17 +278,14 @@ fn what_is_not_possible_says_what_is() {
         ),
         ("CREATE PIPELINE p", "the pipeline `p` writes nothing", "INSERT INTO"),
         ("CREATE PIPELINE p WITH (trigger = 'sometimes')", "`sometimes` is not a trigger", "every 30 seconds"),
-        ("CREATE PIPELINE p WITH (trigger = '0 * * * *')", "triggers by schedule are not available yet", "--interval"),
+        ("CREATE PIPELINE p WITH (trigger = '0 0 30 2 *')", "0 0 30 2 *", "p.sql:1:35"),
+        ("CREATE PIPELINE p WITH (trigger = '@daily', timezone = 'Europe/Pairs')", "Europe/Pairs", "Europe/Paris"),
         (
             "CREATE PIPELINE p WITH (reconcile = '@hourly'); INSERT INTO t SELECT 1",
             "`reconcile` is not available yet",
             "leave it out",
         ),
-        (
-            "CREATE PIPELINE p WITH (retries = 2); INSERT INTO t SELECT 1",
-            "`retries` is not available yet",
-            "nothing of it was committed",
-        ),
+        ("CREATE PIPELINE p WITH (retry_factor = 0.5); INSERT INTO t SELECT 1", "factor", "p.sql:1:41"),
         ("CREATE PIPELINE p WITH (delivery = 'at-least-once')", "error[C013]", "exactly-once"),
         ("CREATE PIPELINE p WITH (checkpoint = '0 s')", "error[C019]", "^^^^^"),
         ("CREATE PIPELINE p; INSERT INTO tt SELECT 1", "error[P105]: no table `tt`", "did you mean `t`?"),
@@ -333,7 +327,7 @@ fn all_errors_of_a_file_are_shown_at_once() {
 #[test]
 fn every_error_of_a_pipeline_is_shown_at_once() {
     let shown = refused(
-        "CREATE PIPELINE p WITH (trigger = 'sometimes', latency = 'soon', retries = 2);
+        "CREATE PIPELINE p WITH (trigger = 'sometimes', latency = 'soon', reconcile = '@hourly');
          CREATE MATERIALIZED VIEW v WITH (retain = '1 day') AS SELECT 1;
          CREATE TABLE t (a INT) WITH (connector = 'x');
          INSERT INTO tt SELECT 1;
@@ -342,7 +336,7 @@ fn every_error_of_a_pipeline_is_shown_at_once() {
     for part in [
         "`sometimes` is not a trigger",
         "`soon` is not a length of time",
-        "`retries` is not available yet",
+        "`reconcile` is not available yet",
         "unknown materialized view option `retain`",
         "no table `tt`",
         "`v` is a materialized view",

@@ -22,6 +22,7 @@ mod planner;
 mod size;
 mod state;
 mod tables;
+mod task_value;
 #[cfg(test)]
 mod tests;
 mod ties;
@@ -46,6 +47,7 @@ pub use planner::{Planner, lift};
 pub use size::WindowSize;
 pub use state::{session_state, session_state_with};
 pub use tables::{SchemaOnly, accepted_schema};
+pub use task_value::{tasks_asked, with_task_values};
 pub use tumble::{HOP_PANE, TUMBLE_END, TUMBLE_START, WindowBounds};
 pub use types::sql_type;
 pub use window_join::window_join;

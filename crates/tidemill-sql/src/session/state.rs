@@ -13,6 +13,7 @@ use super::asof::{Mark, Queries};
 use super::clock_functions::{Micros, Now};
 use super::exact;
 use super::functions::Functions;
+use super::task_value::TaskValue;
 use super::tumble::WindowBounds;
 use super::types::Types;
 use super::windowing::ExpandWindows;
@@ -43,7 +44,8 @@ pub fn session_state_with(added: &Functions) -> SessionState {
             *function = Arc::new(Micros::over(Arc::clone(function)));
         }
     }
-    scalars.extend([Now::function(), Mark::function(), WindowBounds::start(), WindowBounds::end()].map(Arc::new));
+    let own = [Now::function(), Mark::function(), WindowBounds::start(), WindowBounds::end(), TaskValue::function()];
+    scalars.extend(own.map(Arc::new));
     let mut aggregates = SessionStateDefaults::default_aggregate_functions();
     exact::replace(&mut aggregates);
     scalars.extend(added.scalars());

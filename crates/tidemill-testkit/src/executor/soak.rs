@@ -90,7 +90,14 @@ impl Source for DaysSource {
     }
 
     fn list_splits(&self) -> Result<Vec<Split>> {
-        Ok(vec![Split { id: SplitId::new("days"), finite: false, min_event_time: None, bytes: None }])
+        Ok(vec![Split {
+            id: SplitId::new("days"),
+            finite: false,
+            min_event_time: None,
+            max_event_time: None,
+            bytes: None,
+            content: None,
+        }])
     }
 
     fn open(&self, _: &Split, resume: Option<&Offset>, _: &ReadHints) -> Result<Box<dyn SplitReader>> {

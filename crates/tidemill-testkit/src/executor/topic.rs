@@ -132,7 +132,9 @@ impl Source for TopicSource {
                 finite,
                 // Some files have statistics, some do not.
                 min_event_time: rows.iter().filter_map(|row| row.at).min().filter(|_| finite && number % 2 == 0),
+                max_event_time: None,
                 bytes: None,
+                content: None,
             };
             splits.iter().enumerate().map(split).collect()
         })

@@ -121,6 +121,77 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
         lanes: Option<NonZeroUsize>,
     },
+    /// Run all pipelines, by their schedules and live, and serve their views
+    Start {
+        /// Run what is due now and end, instead of going on
+        #[arg(long)]
+        once: bool,
+    },
+    /// Run intervals of a pipeline that are missing, failed, stale or changed, or all of a range anew
+    Backfill {
+        /// The pipeline
+        pipeline: String,
+        /// The first instant of the range [default: where the pipeline begins]
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// The end of the range [default: the end of the last interval that is due]
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// Which intervals of the range
+        #[arg(long, value_enum, default_value_t = Picks::Missing)]
+        only: Picks,
+        /// Which of them come first
+        #[arg(long, value_enum, default_value_t = Order::Asc)]
+        order: Order,
+        /// How many run at the same time [default: as the pipeline says]
+        #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+        concurrency: Option<NonZeroUsize>,
+        /// Show what would be run; change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Run it without asking
+        #[arg(long, short = 'y')]
+        yes: bool,
+        /// Go on with a backfill that was stopped, by its number
+        #[arg(long, value_name = "N", conflicts_with_all = ["from", "to", "only", "order"])]
+        resume: Option<u64>,
+    },
+    /// Run an interval of a pipeline again, in whole or from a step on
+    Rerun {
+        /// The pipeline
+        pipeline: String,
+        /// The number of a run, or an interval: START/PERIOD or START/END
+        run: String,
+        /// Only this step and those after it
+        #[arg(long, value_name = "STEP")]
+        from_step: Option<String>,
+    },
+    /// The runs of intervals as they were, and the intervals that are missing
+    Runs {
+        /// The pipeline [default: all]
+        pipeline: Option<String>,
+        /// One run in detail, by its number
+        run: Option<i64>,
+        /// How many runs are shown, the newest first
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        last: u32,
+        /// With a run: what its programs printed, too
+        #[arg(long, requires = "run")]
+        logs: bool,
+    },
+    /// Let schedulers leave a pipeline alone until it is resumed
+    Pause {
+        /// The pipeline
+        pipeline: String,
+        /// The reason, for whoever looks
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
+    /// Let schedulers run a paused pipeline again
+    Resume {
+        /// The pipeline
+        pipeline: String,
+    },
     /// Ask a question in SQL over tables, views and dead letters
     Query {
         /// One SELECT
@@ -143,8 +214,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 1)]
         show: usize,
     },
-    /// How far time is, which split holds it back, and what came late
+    /// How far time is, which split holds it back, and what came late; `import` takes a table of hand-written ones over
+    #[command(args_conflicts_with_subcommands = true)]
     Watermarks {
+        #[command(subcommand)]
+        import: Option<Marks>,
         /// The pipeline [default: all]
         pipeline: Option<String>,
     },
@@ -158,6 +232,43 @@ pub(crate) enum Command {
     Reference {
         /// The page [default: list them]
         page: Option<String>,
+    },
+}
+
+/// Which intervals of a range a backfill runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Picks {
+    /// Those that are not done.
+    Missing,
+    /// Those whose run has failed.
+    Failed,
+    /// Those that lack rows which came after they were done.
+    Stale,
+    /// Those that another query has computed.
+    Changed,
+    /// All of them, anew.
+    All,
+}
+
+/// Which intervals come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// The earliest.
+    Asc,
+    /// The latest.
+    Desc,
+}
+
+/// What is done with watermarks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Marks {
+    /// Take over, once, what a hand-written table of watermarks says is done: pipeline_name, last_value, …
+    Import {
+        /// The table, as CSV with a header or as JSON lines
+        file: PathBuf,
+        /// Show what it would say; change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -60,6 +60,11 @@ impl Grid {
         self.kinds.get(column).copied().unwrap_or(Kind::Text)
     }
 
+    /// Whether it has no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Adds a row.
     pub(crate) fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         self.rows.push(cells.into_iter().map(|cell| in_one_line(cell.as_ref())).collect());

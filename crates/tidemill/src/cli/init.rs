@@ -14,7 +14,14 @@ use super::output::Output;
 type File = (&'static str, &'static str);
 
 /// The examples that `init --example` writes and the demo runs: the very files of `examples/`.
-pub(crate) const EXAMPLES: &[(&str, &[File])] = &[("orders", ORDERS)];
+pub(crate) const EXAMPLES: &[(&str, &[File])] = &[("orders", ORDERS), ("hourly", HOURLY)];
+
+const HOURLY: &[File] = &[
+    ("README.md", include_str!("../../../../examples/hourly/README.md")),
+    ("tidemill.toml", include_str!("../../../../examples/hourly/tidemill.toml")),
+    ("pipelines/orders.sql", include_str!("../../../../examples/hourly/pipelines/orders.sql")),
+    ("landing/orders.jsonl", include_str!("../../../../examples/hourly/landing/orders.jsonl")),
+];
 
 const ORDERS: &[File] = &[
     ("README.md", include_str!("../../../../examples/orders/README.md")),
@@ -64,12 +71,16 @@ pub(crate) fn init(folder: &Path, example: Option<&str>, output: &Output) -> Out
     let shown = shell(folder);
     output.note(format!("wrote {} files to {shown}", files.len()));
     output.note("Next:");
-    let pipeline = if example.is_some() { "revenue" } else { "hello" };
+    let (planned, run) = match example {
+        Some("hourly") => ("orders", "orders"),
+        Some(_) => ("revenue", "ingest"),
+        None => ("hello", "hello"),
+    };
     if folder != Path::new(".") {
         output.note(format!("  cd {shown}"));
     }
-    output.note(format!("  tidemill plan {pipeline}"));
-    output.note(format!("  tidemill run {}", if example.is_some() { "ingest" } else { "hello" }));
+    output.note(format!("  tidemill plan {planned}"));
+    output.note(format!("  tidemill run {run}"));
     Ok(())
 }
 

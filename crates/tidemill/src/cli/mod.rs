@@ -3,37 +3,48 @@
 //! **Invariant:** results go to stdout, progress and notes to stderr; exit code 0 = done, 1 = failed, 2 = usage.
 
 mod args;
+mod backfill;
 mod dead_letters;
 mod demo;
 mod failure;
 mod grid;
+mod imported;
 mod init;
+mod intervals;
 mod letters;
 mod numbers;
 mod output;
+mod pauses;
 mod plan;
 mod query;
 mod reference;
 mod replay;
 mod rows;
 mod run;
+mod runs;
+mod start;
 mod status;
 mod story;
 mod tables;
+mod telling;
 mod verify;
 mod watermarks;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tidemill_model::{Error, Interval, Result, Trigger};
+use tidemill_model::{Error, Interval, Result, Timestamp, Trigger};
 
 use crate::functions::Functions;
 use crate::rebuild::Request;
+use crate::runs::Only;
 use crate::{RunOptions, SystemClock, Workspace, variable};
-use args::{Arguments, Command, Common, Letters};
+use args::{Arguments, Command, Common, Letters, Marks, Order, Picks};
+use backfill::Typed;
 use failure::{Failure, Outcome};
+pub(crate) use numbers::duration;
 use output::Output;
 
 /// Runs the command line of this process.
@@ -82,6 +93,10 @@ async fn execute(arguments: &Arguments, functions: &Functions, output: &Output) 
         command => {
             let asked = Asked::read(command).map_err(Failure::Usage)?;
             let workspace = open(&arguments.common, functions)?;
+            if let Command::Start { once } = command {
+                start::start(workspace, *once, output).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let done = Box::pin(in_project(&workspace, command, asked, output)).await;
             return done.map_err(|failure| failure.with_state(&workspace));
         }
@@ -94,21 +109,43 @@ struct Asked {
     trigger: Option<Trigger>,
     interval: Option<Interval>,
     replay: Option<Request>,
+    backfill: Option<Typed>,
 }
 
 impl Asked {
     fn read(command: &Command) -> Result<Asked> {
         if let Command::Replay { from, only, whole, .. } = command {
             let replay = Some(replay::request(from, only, *whole)?);
-            return Ok(Asked { trigger: None, interval: None, replay });
+            return Ok(Asked { trigger: None, interval: None, replay, backfill: None });
+        }
+        if let Command::Backfill { from, to, only, order, concurrency, dry_run, yes, resume, .. } = command {
+            let time = |text: &Option<String>| text.as_deref().map(Timestamp::parse).transpose();
+            let backfill = Typed {
+                from: time(from)?,
+                to: time(to)?,
+                only: match only {
+                    Picks::Missing => Only::Missing,
+                    Picks::Failed => Only::Failed,
+                    Picks::Stale => Only::Stale,
+                    Picks::Changed => Only::Changed,
+                    Picks::All => Only::All,
+                },
+                descending: *order == Order::Desc,
+                concurrency: concurrency.map(NonZeroUsize::get),
+                dry_run: *dry_run,
+                yes: *yes,
+                resume: *resume,
+            };
+            return Ok(Asked { trigger: None, interval: None, replay: None, backfill: Some(backfill) });
         }
         let Command::Run { trigger, interval, .. } = command else {
-            return Ok(Asked { trigger: None, interval: None, replay: None });
+            return Ok(Asked { trigger: None, interval: None, replay: None, backfill: None });
         };
         Ok(Asked {
-            trigger: trigger.as_deref().map(Trigger::parse).transpose()?,
+            trigger: trigger.as_deref().map(|text| Trigger::parse(text, None)).transpose()?,
             interval: interval.as_deref().map(Interval::parse).transpose()?,
             replay: None,
+            backfill: None,
         })
     }
 }
@@ -116,7 +153,32 @@ impl Asked {
 /// The commands that are about a project.
 async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, output: &Output) -> Outcome<ExitCode> {
     match command {
-        Command::Init { .. } | Command::Demo { .. } | Command::Reference { .. } => {}
+        Command::Init { .. } | Command::Demo { .. } | Command::Reference { .. } | Command::Start { .. } => {}
+        Command::Backfill { pipeline, .. } => {
+            let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+            if let Some(typed) = &asked.backfill {
+                Box::pin(backfill::backfill(workspace, pipeline, typed, output)).await?;
+            }
+        }
+        Command::Rerun { pipeline, run, from_step } => {
+            let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+            Box::pin(backfill::rerun(workspace, pipeline, (run, from_step.as_deref()), output)).await?;
+        }
+        Command::Runs { pipeline, run, last, logs } => match (pipeline, run) {
+            (Some(pipeline), Some(run)) => {
+                let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+                runs::run(workspace, &pipeline.name, *run, *logs, output)?;
+            }
+            _ => runs::runs(workspace, pipeline.as_deref(), *last, output)?,
+        },
+        Command::Pause { pipeline, why } => {
+            let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+            pauses::pause(workspace, pipeline, why, output)?;
+        }
+        Command::Resume { pipeline } => {
+            let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
+            pauses::resume(workspace, pipeline, output)?;
+        }
         Command::Plan { pipeline } => plan::plan(workspace, pipeline.as_deref(), output)?,
         Command::Replay { pipeline, dry_run, lanes, .. } => {
             let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
@@ -150,7 +212,12 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
             let pipeline = pipeline.as_deref().unwrap_or_default();
             Box::pin(dead_letters::dead_letters(workspace, pipeline, *show, output)).await?;
         }
-        Command::Watermarks { pipeline } => watermarks::watermarks(workspace, pipeline.as_deref(), output)?,
+        Command::Watermarks { import: Some(Marks::Import { file, dry_run }), .. } => {
+            imported::import(workspace, file, *dry_run, output)?;
+        }
+        Command::Watermarks { import: None, pipeline } => {
+            watermarks::watermarks(workspace, pipeline.as_deref(), output)?;
+        }
         Command::Verify { pipeline } => return Box::pin(verify::verify(workspace, pipeline, output)).await,
     }
     Ok(ExitCode::SUCCESS)

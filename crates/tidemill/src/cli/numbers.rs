@@ -31,6 +31,20 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
+/// A size: `412 B`, `1.5 KiB`, `212 MiB`, `1.4 GiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let (mut size, mut unit) = (n as f64 / 1024.0, 0);
+    while size >= 1024.0 && unit + 1 < units.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if size < 10.0 { format!("{size:.1} {}", units[unit]) } else { format!("{size:.0} {}", units[unit]) }
+}
+
 /// A duration in two units at most: `41 ms`, `1.8 s`, `2 m 04 s`, `2 h 04 m`.
 pub(crate) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();

@@ -108,6 +108,13 @@ impl Output {
         }
     }
 
+    /// A JSON object of a stream of them, a line each; of one JSON value nothing.
+    pub(crate) fn event(&self, value: &Value) {
+        if self.format == Format::Ndjson {
+            self.value(value);
+        }
+    }
+
     /// A note for people beside the result.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tidemill_model::{Error, Result};
 use tidemill_runtime::{Graph, NodeKind};
-use tidemill_sql::batch::{self, PlannedTarget};
 use tidemill_sql::language::Pipeline;
 use tidemill_sql::stream::StreamPlan;
 
 use super::failure::{Outcome, pipelines};
+use super::intervals;
 use super::numbers::{counted, grouped};
 use super::output::Output;
 use crate::rebuild::{self, Action, Changes, Request};
@@ -58,13 +58,8 @@ struct Planned {
 /// Plans and shows one pipeline.
 fn one(workspace: &Workspace, pipeline: &Pipeline, values: &mut Vec<Value>, output: &Output) -> Result<Planned> {
     if engine::is_by_interval(workspace, pipeline)? {
-        let targets = batch::plan_interval(&workspace.catalog, &pipeline.name, &workspace.resources())?;
-        if output.is_human() {
-            by_interval(workspace, pipeline, &targets, output)?;
-        } else {
-            values.push(interval_json(pipeline, &targets));
-        }
-        return Ok(Planned { by_interval: true, differs: false });
+        let has = intervals::plan(workspace, pipeline, values, output)?;
+        return Ok(Planned { by_interval: !has, differs: false });
     }
     let planned = engine::plan(workspace, &pipeline.name)?;
     let state = State::of(workspace, pipeline, &planned)?;
@@ -179,33 +174,6 @@ fn human(pipeline: &Pipeline, planned: &StreamPlan, state: &State, output: &Outp
     for note in &planned.notes {
         output.line(format!("  Note   ! {note}"));
     }
-}
-
-/// A pipeline whose tables are replaced interval by interval.
-fn by_interval(workspace: &Workspace, pipeline: &Pipeline, targets: &[PlannedTarget], output: &Output) -> Result<()> {
-    output.line(format!("{}  {}  one interval of event time at a time", pipeline.name, pipeline.file));
-    let mut label = "Graph   ";
-    for target in targets {
-        let reads: Vec<&str> = target.reads.iter().map(String::as_str).collect();
-        output.line(format!("  {label} {} > {}", reads.join(", "), target.target));
-        label = "        ";
-    }
-    let latest = workspace.checkpoints(&pipeline.name).latest()?;
-    let done: Vec<String> = latest.iter().flat_map(|m| m.ledger.entries()).map(|e| e.interval.to_string()).collect();
-    output.line(match done.as_slice() {
-        [] => "  Interval none done yet".to_owned(),
-        [only] => format!("  Interval = done {only}"),
-        [first, .., last] => format!("  Interval = {} done, from {first} to {last}", done.len()),
-    });
-    for target in targets {
-        output.line(format!("  Delivery > {}  exactly-once: a run replaces its interval's rows", target.target));
-    }
-    Ok(())
-}
-
-fn interval_json(pipeline: &Pipeline, targets: &[PlannedTarget]) -> Value {
-    let targets: Vec<Value> = targets.iter().map(|t| json!({"target": t.target, "reads": t.reads})).collect();
-    json!({"pipeline": pipeline.name, "file": *pipeline.file, "trigger": "interval", "targets": targets})
 }
 
 /// Every way from a source to this node: `raw_orders > lookup > select > cleaned_orders`. Steps of one statement are

@@ -3,7 +3,8 @@
 use tidemill_connect::FORMATS;
 use tidemill_model::{Error, Kind, OptionKind, OptionSpec};
 use tidemill_sql::language::{
-    DATASET_OPTIONS, ENGINE_KEYS, PIPELINE_OPTIONS, PROJECT_KEYS, S3_KEYS, SERVER_KEYS, STATE_KEYS, VIEW_OPTIONS,
+    ALERT_KEYS, DATASET_OPTIONS, ENGINE_KEYS, PIPELINE_OPTIONS, POOL_DOC, PROJECT_KEYS, S3_KEYS, SCHEDULE_OPTIONS,
+    SCHEDULER_KEYS, SERVER_KEYS, STATE_KEYS, TASK_OPTIONS, VIEW_OPTIONS, WAIT_OPTIONS,
 };
 
 use super::failure::{Failure, Outcome};
@@ -35,7 +36,10 @@ fn options() -> String {
          `cargo xtask docs` writes it anew.\n",
     );
     section(&mut page, "CREATE PIPELINE", "", PIPELINE_OPTIONS);
+    section(&mut page, "CREATE PIPELINE, runs of intervals", "", SCHEDULE_OPTIONS);
     section(&mut page, "CREATE MATERIALIZED VIEW", "", VIEW_OPTIONS);
+    section(&mut page, "CREATE TASK", "", TASK_OPTIONS);
+    section(&mut page, "CREATE WAIT", "", WAIT_OPTIONS);
     section(&mut page, "CREATE TABLE, every connector", "", DATASET_OPTIONS);
     let mut connectors = registry().connectors;
     connectors.sort_by_key(|connector| connector.name());
@@ -57,6 +61,9 @@ fn settings() -> String {
     section(&mut page, "[state]", "", STATE_KEYS);
     section(&mut page, "[server]", "", SERVER_KEYS);
     section(&mut page, "[engine]", "", ENGINE_KEYS);
+    section(&mut page, "[scheduler]", "", SCHEDULER_KEYS);
+    page.push_str(&format!("\n## [pools]\n\n{POOL_DOC}\n"));
+    section(&mut page, "[alerts]", "The webhook is never shown.", ALERT_KEYS);
     section(&mut page, "[stores.s3]", "Secrets are never shown.", S3_KEYS);
     page
 }

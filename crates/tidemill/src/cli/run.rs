@@ -12,12 +12,14 @@ use tidemill_sql::Side;
 use tidemill_sql::language::Pipeline;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::backfill;
 use super::failure::{Failure, Outcome};
 use super::numbers::{counted, duration, grouped, instant, rate};
 use super::output::Output;
 use super::replay;
 use super::tables::WatchedTables;
 use crate::engine::{self, Live, RunOptions};
+use crate::runs::Intervals;
 use crate::{Workspace, workspace::served_views};
 
 /// Sets the flag on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process as usual.
@@ -56,7 +58,12 @@ pub(crate) async fn live(
     output: &Output,
 ) -> Outcome {
     let output = &beside_rows(workspace, pipeline, output)?;
-    if engine::is_by_interval(workspace, pipeline)? {
+    if options.trigger.is_none() && Intervals::of(workspace, pipeline)?.is_some() {
+        return Box::pin(backfill::due(workspace, pipeline, None, output)).await;
+    }
+    if engine::replaces_intervals(workspace, pipeline)?
+        || pipeline.inserts.is_empty() && pipeline.materialized.is_empty()
+    {
         return Err(Failure::Usage(needs_interval(pipeline)));
     }
     let pipeline = pipeline.name.as_str();
@@ -118,7 +125,7 @@ fn needs_interval(pipeline: &Pipeline) -> Error {
     let name = &pipeline.name;
     Error::new(Kind::Config, "C055", format!("`{name}` runs one interval of event time at a time"))
         .fact(format!("name it: tidemill run {name} --interval 2026-01-01/1d, or any START/PERIOD or START/END"))
-        .fact("its table is written with write = 'replace', which replaces the rows of an interval")
+        .fact("or give it intervals of its own: trigger = '@hourly', or grid = '1 hour'")
 }
 
 /// Where the report of a run goes: beside the rows, when a table of the pipeline is the standard output.

@@ -1,8 +1,10 @@
 //! `tidemill status`: how far each pipeline is, and how fresh each view, from the newest manifests.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use tidemill_checkpoint::{Counters, Manifest, ViewState};
-use tidemill_model::{Error, Span, Timestamp, Watermark};
+use tidemill_checkpoint::{Counters, Manifest, OpenRun, Pauses, ViewState};
+use tidemill_model::{Error, Interval, Span, Timestamp, Watermark};
 use tidemill_sql::language::Pipeline;
 
 use super::failure::{Outcome, pipelines};
@@ -11,6 +13,7 @@ use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
 use super::tables;
 use crate::Workspace;
+use crate::runs::Intervals;
 
 struct Row<'a> {
     pipeline: &'a Pipeline,
@@ -19,6 +22,9 @@ struct Row<'a> {
     manifest: Option<Manifest>,
     /// Whether there is one and it cannot be read.
     unreadable: bool,
+    paused: bool,
+    /// Its intervals, when it has some.
+    intervals: Option<Intervals>,
 }
 
 impl Row<'_> {
@@ -26,17 +32,29 @@ impl Row<'_> {
         match (self.running, &self.manifest) {
             _ if self.unreadable => ("x", "unreadable"),
             (true, _) => ("~", "running"),
+            _ if self.paused => ("-", "paused"),
+            (false, Some(manifest)) if manifest.runs.iter().any(OpenRun::is_given_up) => ("x", "failing"),
+            (false, Some(manifest)) if !manifest.runs.is_empty() => (".", "to retry"),
+            (false, Some(_)) if self.intervals.is_some() => ("=", "ok"),
             (false, Some(_)) => ("=", "stopped"),
             (false, None) => ("?", "never run"),
         }
     }
 
+    /// Up to where everything is there: by its intervals without a hole, or by its sources.
     fn complete_to(&self) -> Option<Watermark> {
+        if let (Some(intervals), Some(manifest)) = (&self.intervals, &self.manifest) {
+            let first = manifest.ledger.entries().first()?.interval.start;
+            let begin = intervals.rule().start.unwrap_or(first);
+            let far = Interval { start: begin, end: Timestamp(i64::MAX) };
+            return manifest.ledger.missing(far).first().map(|gap| Watermark(gap.start.0));
+        }
         self.manifest.as_ref()?.sources.values().filter_map(|source| source.watermark).min()
     }
 
     fn intervals(&self) -> usize {
-        self.manifest.as_ref().map_or(0, |manifest| manifest.ledger.entries().len())
+        let entries = self.manifest.iter().flat_map(|manifest| manifest.ledger.entries());
+        entries.map(|entry| self.intervals.as_ref().map_or(1, |of| of.grid.count(entry.interval) as usize)).sum()
     }
 
     /// Its materialized views with what is known of them.
@@ -54,7 +72,10 @@ pub(crate) fn status(workspace: &Workspace, only: Option<&str>, output: &Output)
             Err(error) => (None, Some(error.context(format!("pipeline {}", pipeline.name)))),
         };
         let running = workspace.is_running(&pipeline.name);
-        rows.push(Row { pipeline, running, manifest, unreadable: error.is_some() });
+        let paused = Pauses::new(Arc::clone(&workspace.store)).paused(&pipeline.name)?.is_some();
+        // What is wrong with its queries is the business of `plan`.
+        let intervals = Intervals::of(workspace, pipeline).ok().flatten();
+        rows.push(Row { pipeline, running, manifest, unreadable: error.is_some(), paused, intervals });
         errors.extend(error);
     }
     let now = workspace.clock.now();
@@ -90,9 +111,22 @@ fn for_people(workspace: &Workspace, rows: &[Row<'_>], now: Timestamp, output: &
         counted(intervals as u64, "interval"),
         instant(now),
     ));
+    for row in rows {
+        let (Some(intervals), Some(manifest)) = (&row.intervals, &row.manifest) else { continue };
+        let outlook = intervals.outlook(Some(manifest), now);
+        let missing = outlook.count(&outlook.missing());
+        let stale = outlook.stale().len() as u64;
+        let failed = outlook.given_up().count() as u64;
+        if missing + stale + failed > 0 {
+            output.note(format!(
+                "{}: {missing} missing, {stale} stale, {failed} given up. Next: tidemill runs {}",
+                row.pipeline.name, row.pipeline.name
+            ));
+        }
+    }
     if let Some(row) = rows.iter().find(never_run) {
         let by_interval = crate::engine::is_by_interval(workspace, row.pipeline)?;
-        let how = if by_interval { " --interval START/PERIOD" } else { "" };
+        let how = if by_interval && row.intervals.is_none() { " --interval START/PERIOD" } else { "" };
         output.note(format!("Next: tidemill run {}{how}", row.pipeline.name));
     }
     Ok(())
@@ -161,6 +195,16 @@ fn as_json(row: &Row<'_>, now: Timestamp) -> Value {
         "epoch": manifest.map(|m| m.epoch.0),
         "committed_at": manifest.map(|m| m.committed_at.to_string()),
         "complete_to": row.complete_to().map(|w| w.to_string()),
+        "paused": row.paused,
+        "intervals": row.intervals.as_ref().map(|intervals| {
+            let outlook = intervals.outlook(manifest, now);
+            json!({
+                "due": outlook.count_due(),
+                "missing": outlook.count(&outlook.missing()),
+                "stale": outlook.stale().len(),
+                "given_up": outlook.given_up().count(),
+            })
+        }),
         "intervals_done": manifest.map(|m| {
             let done = m.ledger.entries().iter();
             done.map(|e| json!({"interval": e.interval.to_string(), "generation": e.generation})).collect::<Vec<_>>()

@@ -44,6 +44,9 @@ pub(crate) fn watermarks(workspace: &Workspace, only: Option<&str>, output: &Out
     let mut errors = Vec::new();
     let all = pipelines(workspace, only)?;
     let now = workspace.clock.now();
+    let mut table = Grid::new(["PIPELINE", "SOURCE", "LAST VALUE", "VALUE TYPE", "UPDATED AT", "ROW COUNT"])
+        .numbers([5])
+        .whole([2, 4]);
     for (at, pipeline) in all.iter().enumerate() {
         let manifest = match workspace.checkpoints(&pipeline.name).latest() {
             Ok(manifest) => manifest,
@@ -57,6 +60,16 @@ pub(crate) fn watermarks(workspace: &Workspace, only: Option<&str>, output: &Out
             values.push(as_json(pipeline, manifest.as_ref(), &sources, now));
             continue;
         }
+        for last in manifest.iter().flat_map(|manifest| lasts(manifest, &sources)) {
+            table.row([
+                &pipeline.name,
+                last.source,
+                &instant(last.value),
+                "timestamp",
+                &instant(last.updated),
+                &grouped(last.rows),
+            ]);
+        }
         if at > 0 {
             output.line("");
         }
@@ -65,12 +78,39 @@ pub(crate) fn watermarks(workspace: &Workspace, only: Option<&str>, output: &Out
             Some(manifest) => for_people(workspace, pipeline, manifest, &sources, now, output),
         }
     }
+    if output.is_human() && !table.is_empty() {
+        output.line("");
+        output.grid(&table);
+    }
     if !output.is_human() {
         output.values(values);
     } else if all.is_empty() {
         output.line("No pipelines yet: write one into pipelines/NAME.sql, or see tidemill init --example orders.");
     }
     Error::all(errors).map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// How far a source was read, as the tables have it that are kept by hand.
+struct Last<'a> {
+    source: &'a str,
+    value: Timestamp,
+    updated: Timestamp,
+    rows: u64,
+}
+
+/// The newest event time of each source, or the end of what is done by intervals.
+fn lasts<'a>(manifest: &Manifest, sources: &[Source<'a>]) -> Vec<Last<'a>> {
+    let updated = manifest.committed_at;
+    let by_source = sources.iter().filter_map(|source| {
+        let splits = source.progress.splits.values();
+        let value = Timestamp(splits.clone().filter_map(|split| split.newest).max()?);
+        Some(Last { source: source.name, value, updated, rows: splits.map(|split| split.rows).sum() })
+    });
+    let mut found: Vec<Last<'a>> = by_source.collect();
+    if let Some(done) = manifest.ledger.entries().last() {
+        found.push(Last { source: "intervals", value: done.interval.end, updated, rows: manifest.counters.rows_read });
+    }
+    found
 }
 
 fn sources<'a>(workspace: &'a Workspace, manifest: &'a Manifest) -> Vec<Source<'a>> {
@@ -257,6 +297,13 @@ fn as_json(pipeline: &Pipeline, manifest: Option<&Manifest>, sources: &[Source<'
         "epoch": manifest.map(|m| m.epoch.0),
         "committed_at": manifest.map(|m| m.committed_at.to_string()),
         "sources": sources.iter().map(|source| source_json(source, now)).collect::<Vec<_>>(),
+        "last": manifest.into_iter().flat_map(|manifest| lasts(manifest, sources)).map(|last| json!({
+            "source": last.source,
+            "last_value": last.value.to_string(),
+            "value_type": "timestamp",
+            "updated_at": last.updated.to_string(),
+            "row_count": last.rows,
+        })).collect::<Vec<_>>(),
         "late": if pipeline.keeps_late { "table" } else { "drop" },
         "rows_late": counters.map(|counters| counters.rows_late),
         "late_by_step": late,

@@ -215,7 +215,14 @@ fn compressed_files_and_columns_of_the_path_are_refused() {
     rig.write("h/region=us/b.jsonl", "{\"id\":1,\"region\":\"us\"}\n");
     let source = rig.source(&[("path", "h")]).expect("a source");
     let open = |name: &str| {
-        let split = Split { id: SplitId::new(name), finite: true, min_event_time: None, bytes: None };
+        let split = Split {
+            id: SplitId::new(name),
+            finite: true,
+            min_event_time: None,
+            max_event_time: None,
+            bytes: None,
+            content: None,
+        };
         source.open(&split, None, &hints()).map(|_: Box<dyn SplitReader>| ())
     };
     assert_eq!(open("region=eu/a.jsonl").expect_err("only in the path").code(), "C322");
@@ -229,7 +236,7 @@ fn a_format_and_known_columns_are_needed() {
     rig.write("in/a.jsonl", "{\"id\":1}\n");
     let mut none = spec(&[("path", "in")]);
     none.format = None;
-    assert_eq!(super::Files.source(&none, &rig.env()).expect_err("no format").code(), "C310");
-    let error = super::Files.discover_schema(&spec(&[("path", "in")]), &rig.env()).expect_err("no columns");
+    assert_eq!(super::Files::default().source(&none, &rig.env()).expect_err("no format").code(), "C310");
+    let error = super::Files::default().discover_schema(&spec(&[("path", "in")]), &rig.env()).expect_err("no columns");
     assert_eq!((error.kind(), error.code()), (Kind::Config, "C321"));
 }

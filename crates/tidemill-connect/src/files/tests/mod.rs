@@ -61,7 +61,7 @@ impl Rig {
     }
 
     pub(super) fn source(&self, options: &[(&str, &str)]) -> Result<Arc<dyn Source>> {
-        Files.source(&spec(options), &self.env())
+        Files::default().source(&spec(options), &self.env())
     }
 
     pub(super) fn target(&self, mode: WriteMode) -> SinkTarget {
@@ -76,7 +76,7 @@ impl Rig {
     }
 
     pub(super) fn sink(&self, options: &[(&str, &str)], target: &SinkTarget) -> Result<Arc<dyn Sink>> {
-        Files.sink(&spec(options), target, &self.env())
+        Files::default().sink(&spec(options), target, &self.env())
     }
 
     /// The names of all files below a folder, hidden ones too.

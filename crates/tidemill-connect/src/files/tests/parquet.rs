@@ -208,7 +208,7 @@ fn columns_are_discovered_in_plain_types() {
     ])
     .expect("a batch");
     write(&rig, "in/day=1/a.parquet", &[batch], 10);
-    let found = Files.discover_schema(&spec(&PARQUET), &rig.env()).expect("discovered");
+    let found = Files::default().discover_schema(&spec(&PARQUET), &rig.env()).expect("discovered");
     let names: Vec<(&str, &DataType)> = found.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     assert_eq!(names, [("at", &instant), ("name", &DataType::Utf8), ("day", &DataType::Utf8)]);

@@ -178,8 +178,14 @@ impl World {
     }
 
     fn open(&self, partition: usize, resume: Option<u64>) -> Result<Box<dyn SplitReader>> {
-        let split =
-            Split { id: SplitId::new(format!("t/{partition}")), finite: false, min_event_time: None, bytes: None };
+        let split = Split {
+            id: SplitId::new(format!("t/{partition}")),
+            finite: false,
+            min_event_time: None,
+            max_event_time: None,
+            bytes: None,
+            content: None,
+        };
         self.source().open(&split, resume.map(Offset::number).as_ref(), &ReadHints::default())
     }
 

@@ -228,7 +228,7 @@ impl Bench<'_> {
                 0
             }
             Way::Simulated { trigger, deaths } => {
-                let trigger = Trigger::parse(trigger)?;
+                let trigger = Trigger::parse(trigger, None)?;
                 let mut processes = Processes::new(setup, trigger, *deaths, random);
                 let deaths = processes.run(&mut world, &mut |_| Ok(()))?;
                 spilled = processes.spilled;

@@ -1,7 +1,9 @@
 //! Runs of intervals and queries over tables in memory; the oracle is the same query over everything at once.
 
+mod expect;
 mod queries;
 mod shelf;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +16,10 @@ use tidemill_model::{Epoch, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
 use tidemill_runtime::{GONE, WEIGHT, ipc};
 
-use super::{BatchProgress, IntervalReport, Resources, RunContext, Stored, finish_interval, query, run_interval};
+use super::{
+    Asked, BatchProgress, IntervalReport, NoPrograms, Resources, RunContext, Stored, finish_interval, query,
+    run_interval,
+};
 use crate::catalog::Catalog;
 use crate::language::render;
 use shelf::{Shelf, Still, catalog};
@@ -66,7 +71,7 @@ impl Shop {
         RunContext {
             clock: Arc::new(Still),
             checkpoints: Arc::new(Checkpoints::new(Arc::clone(&self.store) as _, "p")),
-            progress: Arc::new(BatchProgress::new(StopFlag::default())),
+            programs: Arc::new(NoPrograms),
             lanes: self.lanes,
             memory: 100 << 20,
             spill: spill(),
@@ -75,7 +80,7 @@ impl Shop {
 
     /// Runs `[start, end)` in seconds.
     fn run(&self, start: i64, end: i64) -> Result<IntervalReport> {
-        block_on(run_interval(&self.catalog, "p", seconds(start, end), &self.context()))
+        block_on(run_interval(&self.catalog, "p", Asked::of(seconds(start, end)), &self.context()))
     }
 
     fn query(&self, sql: &str) -> Result<Vec<String>> {
@@ -380,7 +385,11 @@ fn history_is_read_where_there_is_one() {
     shop.shelf.put("past", &["2,1970-01-01T00:00:01\n"]);
     shop.run(0, 4).expect("runs");
     assert_eq!(shop.shelf.rows("out"), ["2,1970-01-01T00:00:01"]);
-    assert_eq!(shop.shelf.opened(), ["past"], "only what the query reads is opened, once");
+    assert_eq!(
+        shop.shelf.opened(),
+        ["past", "past"],
+        "only what the query reads is listed: for late rows, and to be read"
+    );
     assert_eq!(shop.query("SELECT id FROM live").expect("answers"), ["1"]);
 }
 
@@ -398,8 +407,8 @@ fn a_stopped_run_commits_nothing() {
     let shop = Shop::new(COPY);
     let stop = StopFlag::default();
     stop.stop();
-    let context = RunContext { progress: Arc::new(BatchProgress::new(stop)), ..shop.context() };
-    let error = block_on(run_interval(&shop.catalog, "p", seconds(0, 4), &context)).expect_err("stopped");
+    let asked = Asked { progress: Arc::new(BatchProgress::new(stop)), ..Asked::of(seconds(0, 4)) };
+    let error = block_on(run_interval(&shop.catalog, "p", asked, &shop.context())).expect_err("stopped");
     assert_eq!(error.code(), "U030", "{}", shown(&error));
     assert_eq!(shop.context().checkpoints.latest().expect("reads"), None);
     assert_eq!(shop.shelf.rows("out"), Vec::<String>::new());

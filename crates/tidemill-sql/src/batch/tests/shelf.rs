@@ -37,6 +37,8 @@ struct Inner {
     published: BTreeSet<(String, Option<Interval>, Epoch)>,
     /// The next commit dies before it does anything.
     dies: bool,
+    /// The path whose writers fail.
+    fails: Option<String>,
     opened: Vec<String>,
 }
 
@@ -56,7 +58,12 @@ impl Shelf {
 
     /// The rows of a split; nothing is NOT NULL before the gate.
     fn batches(&self, path: &str, split: usize, declared: &SchemaRef) -> (SchemaRef, Vec<RecordBatch>) {
-        let text = self.inner.lock().expect("locks").splits[path][split].clone();
+        let text = {
+            let inner = self.inner.lock().expect("locks");
+            // A table that was written is read as it stands.
+            let written = || inner.rows[path].iter().map(|row| format!("{}\n", row.text)).collect();
+            inner.splits.get(path).map_or_else(written, |splits| splits[split].clone())
+        };
         let loose = declared.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(loose.collect::<Vec<_>>()));
         let reader = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(2).build(std::io::Cursor::new(text));
@@ -73,6 +80,11 @@ impl Shelf {
 
     pub(super) fn die_at_next_commit(&self) {
         self.inner.lock().expect("locks").dies = true;
+    }
+
+    /// From now on nothing can be written there, or everywhere again.
+    pub(super) fn fail_writing(&self, path: Option<&str>) {
+        self.inner.lock().expect("locks").fails = path.map(str::to_owned);
     }
 
     /// The paths that were read since the last call.
@@ -153,9 +165,16 @@ impl Source for ShelfSource {
     fn list_splits(&self) -> Result<Vec<Split>> {
         let mut inner = self.shelf.inner.lock().expect("locks");
         inner.opened.push(self.path.clone());
-        let splits = inner.splits.get(&self.path).map_or(0, Vec::len);
-        let split =
-            |n: usize| Split { id: SplitId::new(n.to_string()), finite: true, min_event_time: None, bytes: None };
+        let written = usize::from(inner.rows.contains_key(&self.path));
+        let splits = inner.splits.get(&self.path).map_or(written, Vec::len);
+        let split = |n: usize| Split {
+            id: SplitId::new(n.to_string()),
+            finite: true,
+            min_event_time: None,
+            max_event_time: None,
+            bytes: None,
+            content: None,
+        };
         Ok((0..splits).map(split).collect())
     }
 
@@ -216,6 +235,9 @@ struct ShelfWriter {
 
 impl SinkWriter for ShelfWriter {
     fn write(&mut self, batch: &Batch) -> Result<()> {
+        if self.sink.shelf.inner.lock().expect("locks").fails.as_ref() == Some(&self.sink.path) {
+            return Err(Error::new(Kind::Unavailable, "U999", "no room"));
+        }
         let rows = &batch.rows;
         let options = FormatOptions::default().with_null("NULL");
         let cell =

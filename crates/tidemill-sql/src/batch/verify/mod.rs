@@ -213,8 +213,13 @@ impl Verifying<'_> {
         let place = target.query().1;
         let lift = |e| from_datafusion(&e, place);
         let gathered = Arc::new(Gathered::only_counts(self.stop.clone()));
-        let manner =
-            Manner { side: Side::History, start: self.pipeline.start, owned: None, gathered: Arc::clone(&gathered) };
+        let manner = Manner {
+            side: Side::History,
+            start: self.pipeline.start,
+            owned: None,
+            gathered: Arc::clone(&gathered),
+            only: None,
+        };
         let datasets = Datasets::open(self.catalog, engine.state(), &manner, reads).await?;
         let others = |name: &TableReference| no_views(self.catalog, name);
         let plan = datasets.plan(self.catalog, engine.state(), &others, target.query())?;

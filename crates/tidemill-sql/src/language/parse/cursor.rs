@@ -189,6 +189,14 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
+    /// Takes a number and answers its text.
+    pub(super) fn number(&mut self, what: &str) -> Result<String> {
+        let Token::Number(text, _) = &self.peek().token else { return Err(self.unexpected(what, &[])) };
+        let text = text.to_string();
+        self.advance();
+        Ok(text)
+    }
+
     /// Takes a query.
     pub(super) fn query(&mut self) -> Result<Box<ast::Query>> {
         self.foreign(Parser::parse_query)

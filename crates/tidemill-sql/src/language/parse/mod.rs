@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a statement with an error harms no other; each error stands at its place.
 
+mod beside;
 mod cursor;
 mod sessions;
 mod statement;
@@ -10,6 +11,7 @@ mod table;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use tidemill_model::{Error, Kind, Options, Place};
 
+use super::beside::{Expectation, Task, Wait};
 use super::model::{Dataset, Insert, View};
 use super::render::MOST;
 use super::script::Script;
@@ -25,6 +27,9 @@ pub(crate) struct Statements {
     pub(crate) views: Vec<View>,
     pub(crate) materialized: Vec<(View, Options)>,
     pub(crate) inserts: Vec<Insert>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) waits: Vec<Wait>,
+    pub(crate) expectations: Vec<Expectation>,
 }
 
 /// CREATE PIPELINE.

@@ -5,12 +5,13 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_model::{Error, Kind, Result};
 
+use super::beside;
 use super::cursor::Cursor;
 use super::table::table;
 use super::{Header, Statements};
 use crate::language::model::{Insert, View};
 
-const POSSIBLE: &str = "statements: CREATE PIPELINE, CREATE TABLE, CREATE VIEW, CREATE MATERIALIZED VIEW, INSERT INTO";
+const POSSIBLE: &str = "statements: CREATE PIPELINE, CREATE TABLE, CREATE VIEW, CREATE MATERIALIZED VIEW, INSERT INTO, CREATE TASK, CREATE WAIT, CREATE EXPECTATION";
 
 const REFUSED: &[&str] = &[
     "DROP", "ALTER", "DELETE", "UPDATE", "MERGE", "COPY", "SET", "SHOW", "DESCRIBE", "EXPLAIN", "TRUNCATE", "BEGIN",
@@ -55,13 +56,21 @@ fn create(cursor: &mut Cursor<'_>, statements: &mut Statements) -> Result<()> {
         let view = View { name: name.text, pipeline: String::new(), query, place: name.place };
         statements.materialized.push((view, options));
     } else if cursor.eat(&["TASK"]) {
-        return Err(Error::new(Kind::Plan, "P101", "CREATE TASK is not available yet").at(&place).fact(POSSIBLE));
+        let name = begin(cursor, "the task's name")?;
+        statements.tasks.push(beside::task(cursor, name)?);
+    } else if cursor.eat(&["WAIT"]) {
+        let name = begin(cursor, "the wait's name")?;
+        statements.waits.push(beside::wait(cursor, name)?);
+    } else if cursor.eat(&["EXPECTATION"]) {
+        let name = begin(cursor, "the expectation's name")?;
+        statements.expectations.push(beside::expectation(cursor, name)?);
     } else if cursor.eat(&["EXTERNAL"]) {
         let error = Error::new(Kind::Plan, "P101", "CREATE EXTERNAL TABLE is not possible here").at(&place);
         return Err(error.label("write CREATE TABLE name (…) WITH (connector = '…')"));
     } else {
-        let words = ["PIPELINE", "TABLE", "VIEW", "MATERIALIZED"];
-        return Err(cursor.unexpected("PIPELINE, TABLE, VIEW or MATERIALIZED VIEW", &words).fact(POSSIBLE));
+        let words = ["PIPELINE", "TABLE", "VIEW", "MATERIALIZED", "TASK", "WAIT", "EXPECTATION"];
+        let expected = "PIPELINE, TABLE, VIEW, MATERIALIZED VIEW, TASK, WAIT or EXPECTATION";
+        return Err(cursor.unexpected(expected, &words).fact(POSSIBLE));
     }
     Ok(())
 }

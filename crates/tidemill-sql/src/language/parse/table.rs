@@ -177,18 +177,24 @@ fn check(cursor: &mut Cursor<'_>, name: Option<Name>) -> Result<Check> {
     cursor.expect_symbol(&Token::RParen)?;
     let mut policy = Violation::DeadLetter;
     if cursor.eat(&["ON", "VIOLATION"]) {
-        policy = if cursor.eat(&["DEAD", "LETTER"]) {
-            Violation::DeadLetter
-        } else if cursor.eat(&["DROP"]) {
-            Violation::Drop
-        } else if cursor.eat(&["WARN"]) {
-            Violation::Warn
-        } else if cursor.eat(&["FAIL"]) {
-            Violation::Fail
-        } else {
-            return Err(cursor.unexpected("DEAD LETTER, DROP, WARN or FAIL", &["DEAD", "DROP", "WARN", "FAIL"]));
-        };
+        policy = violation(cursor)?;
     }
     let name = name.map_or_else(|| cursor.one_line(&place), |name| name.text);
     Ok(Check { name, condition, policy, place })
+}
+
+/// What follows `ON VIOLATION`.
+pub(super) fn violation(cursor: &mut Cursor<'_>) -> Result<Violation> {
+    if cursor.eat(&["DEAD", "LETTER"]) || cursor.eat(&["QUARANTINE"]) {
+        Ok(Violation::DeadLetter)
+    } else if cursor.eat(&["DROP"]) {
+        Ok(Violation::Drop)
+    } else if cursor.eat(&["WARN"]) {
+        Ok(Violation::Warn)
+    } else if cursor.eat(&["FAIL"]) {
+        Ok(Violation::Fail)
+    } else {
+        let words = ["DEAD", "DROP", "WARN", "FAIL", "QUARANTINE"];
+        Err(cursor.unexpected("DEAD LETTER (or QUARANTINE, the same), DROP, WARN or FAIL", &words))
+    }
 }
