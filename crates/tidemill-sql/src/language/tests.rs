@@ -285,7 +285,7 @@ fn what_is_not_possible_says_what_is() {
             "`reconcile` is not available yet",
             "leave it out",
         ),
-        ("CREATE PIPELINE p WITH (retry_factor = 0.5); INSERT INTO t SELECT 1", "factor", "p.sql:1:41"),
+        ("CREATE PIPELINE p WITH (retry_factor = 0.5); INSERT INTO t SELECT 1", "factor", "p.sql:1:40"),
         ("CREATE PIPELINE p WITH (delivery = 'at-least-once')", "error[C013]", "exactly-once"),
         ("CREATE PIPELINE p WITH (checkpoint = '0 s')", "error[C019]", "^^^^^"),
         ("CREATE PIPELINE p; INSERT INTO tt SELECT 1", "error[P105]: no table `tt`", "did you mean `t`?"),
