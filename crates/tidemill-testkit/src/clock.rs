@@ -22,6 +22,11 @@ impl VirtualClock {
     pub fn advance(&self, span: Duration) {
         self.0.fetch_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
+
+    /// Moves it on to an instant, unless it shows a later one.
+    pub fn advance_to(&self, instant: Timestamp) {
+        self.0.fetch_max(instant.0, Ordering::Relaxed);
+    }
 }
 
 impl Clock for VirtualClock {
