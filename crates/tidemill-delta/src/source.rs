@@ -294,6 +294,7 @@ impl SplitReader for DeltaReader {
                 payload: Payload::Columns(batch),
                 resume: Offset::number(self.read),
                 arrived: None,
+                first: None,
             }));
         }
     }

@@ -43,6 +43,9 @@ pub use memory::{ColdFile, ColdReader, ColdWriter, Parked, Share, StateMemory, b
 pub use operator::{EpochEnd, Operator, OperatorFactory, Output, Reentrance, StateChunk};
 pub use row_text::RowText;
 pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
-pub use source::{Boundedness, Payload, Positions, Pull, ReadHints, Records, Source, SourceBatch, Split, SplitReader};
+pub use source::{
+    Boundedness, ColumnBounds, Needed, Payload, Positions, Pull, ReadHints, Records, Source, SourceBatch, Split,
+    SplitReader,
+};
 pub use stored::Stored;
 pub use view_log::{GONE, WEIGHT, standing_rows};

@@ -7,8 +7,9 @@
 //! 4. A batch is at most a few MiB, so that memory stays bounded and barriers are prompt.
 
 use std::fmt;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_model::{Error, Interval, Kind, Offset, Result, SplitId, Timestamp};
@@ -55,6 +56,29 @@ pub struct ReadHints {
     pub interval: Option<Interval>,
     /// The event-time column, which `interval` is about.
     pub event_time: Option<String>,
+    /// Only rows that this may need are needed.
+    pub needed: Option<Arc<dyn Needed>>,
+}
+
+/// Which rows a reader needs, judged by what statistics say of many rows at once.
+pub trait Needed: Send + Sync + fmt::Debug {
+    /// The columns that are looked at, as the dataset declares them.
+    fn columns(&self) -> &SchemaRef;
+
+    /// For each container of rows (a file, a row group, some pages) whether a row in it may be needed. `rows` says how
+    /// many each has, `bounds` what is known of [`Needed::columns`] in each, in their order.
+    fn may_be_in(&self, rows: &UInt64Array, bounds: &[ColumnBounds]) -> Vec<bool>;
+}
+
+/// What is known of one column in each of several containers of rows.
+#[derive(Debug, Clone)]
+pub struct ColumnBounds {
+    /// No value is less than this, in the column's declared type; NULL where nothing is known.
+    pub least: ArrayRef,
+    /// No value is greater than this; NULL where nothing is known.
+    pub greatest: ArrayRef,
+    /// How many values are NULL; NULL where that is not known.
+    pub nulls: UInt64Array,
 }
 
 /// Something that can be read, split by split.
@@ -116,6 +140,11 @@ pub trait SplitReader: Send {
     /// When the present end cannot be found out.
     fn bound_to_present(&mut self) -> Result<()>;
 
+    /// How many rows were passed over because [`ReadHints::needed`] says that nobody needs them. Conservative default: none.
+    fn passed_over(&self) -> u64 {
+        0
+    }
+
     /// Ends the reading at an offset that a batch of this split carried once, in this process or another: `next` answers
     /// rows up to exactly there, then `AtEnd` or `Finished`. Called before the first `next`, and then instead of
     /// [`SplitReader::bound_to_present`]. Conservative default: refused, and what was read cannot be computed anew.
@@ -148,6 +177,9 @@ pub struct SourceBatch {
     pub resume: Offset,
     /// When the oldest of these rows arrived in the source, if the source knows: latency is measured from here.
     pub arrived: Option<Timestamp>,
+    /// Of columns the number in the split of the first of these rows, where the reader may have passed over rows that
+    /// nobody needs; `None` when it follows the rows before.
+    pub first: Option<u64>,
 }
 
 /// Rows as a connector has them.

@@ -229,7 +229,7 @@ impl SplitReader for MadeReader {
         }
         self.next = until;
         let payload = Payload::Columns(rows);
-        Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(until), arrived: None }))
+        Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(until), arrived: None, first: None }))
     }
 
     fn bound_to_present(&mut self) -> Result<()> {

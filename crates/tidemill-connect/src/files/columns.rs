@@ -115,7 +115,7 @@ fn absent(field: &Field, in_file: &Schema, shown: &str) -> Result<ArrayRef> {
 }
 
 /// Whether every value of `from` has an equal one in `to`.
-fn widens(from: &DataType, to: &DataType) -> bool {
+pub(super) fn widens(from: &DataType, to: &DataType) -> bool {
     use DataType as D;
     if from == to {
         return true;
@@ -195,7 +195,7 @@ fn decimal(data_type: &DataType) -> Option<(u8, i8)> {
     }
 }
 
-fn widen(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
+pub(super) fn widen(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
     if array.data_type() == to {
         return Ok(Arc::clone(array));
     }

@@ -130,6 +130,7 @@ impl SplitReader for LineReader {
                 payload: Payload::Records(Records { data, ends: None, positions: Positions::Bytes(position) }),
                 resume: Offset::number(self.at),
                 arrived: self.arrived,
+                first: None,
             }));
         }
         Ok(Pull::Finished)

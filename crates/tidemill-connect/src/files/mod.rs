@@ -17,6 +17,7 @@ mod hive;
 mod lines;
 mod location;
 mod merge;
+mod pruning;
 mod remote;
 mod row_groups;
 mod sink;

@@ -1,24 +1,26 @@
 //! [`RowGroupReader`]: the row groups of a Parquet file as batches of the declared columns.
 //!
-//! **Invariant:** an offset is `group:row`, the number of a row group in the file and the rows of it that were
-//! answered; it means the same whatever columns are read and whichever groups statistics let the reader leave out.
+//! **Invariant:** an offset is `group:row`, the number of a row group in the file and the row of it after those that were
+//! answered; it means the same whatever columns are read and whichever rows statistics let the reader leave out.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
-use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use parquet::errors::ParquetError;
-use tidemill_model::{Error, Interval, Kind, Offset, Result, Timestamp};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use tidemill_model::{Error, Kind, Offset, Result, Timestamp};
 use tidemill_runtime::{Payload, Pull, ReadHints, SourceBatch, SplitReader};
 
 use super::chunks::Chunks;
-use super::columns::{ColumnPlan, instants};
+use super::columns::ColumnPlan;
+use super::hive;
 use super::location::Place;
+use super::pruning::{Selected, Unit, select, times};
 
 /// Row groups are put together to splits of about this many bytes, so that lanes share one large file.
 const SPLIT: i64 = 64 << 20;
@@ -41,6 +43,9 @@ type Bounds = (Option<i64>, Option<i64>);
 pub(super) struct FilePart {
     pub(super) groups: Range<usize>,
     pub(super) bytes: u64,
+    pub(super) rows: u64,
+    /// Whether no column in the file has the name of a folder's.
+    pub(super) path_is_apart: bool,
     /// The least and the greatest event time, where statistics say them.
     pub(super) least: Option<i64>,
     pub(super) greatest: Option<i64>,
@@ -59,13 +64,52 @@ impl Footer {
         self.metadata.metadata().num_row_groups()
     }
 
-    fn rows_in(&self, group: usize) -> u64 {
+    pub(super) fn rows_in(&self, group: usize) -> u64 {
         u64::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
+    /// Reads the index of the file's pages, if it has one.
+    pub(super) fn read_page_index(&mut self) -> Result<()> {
+        let unreadable = |shown: &str, e| unreadable("read the page index of", shown, e);
+        let metadata = self.metadata.metadata().as_ref().clone();
+        let mut reader =
+            ParquetMetaDataReader::new_with_metadata(metadata).with_page_index_policy(PageIndexPolicy::Optional);
+        let read = reader.read_page_indexes(&self.chunks).and_then(|()| reader.finish());
+        let metadata = read.map_err(|e| unreadable(&self.shown, e))?;
+        let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new());
+        self.metadata = metadata.map_err(|e| unreadable(&self.shown, e))?;
+        Ok(())
+    }
+
+    /// Where the bytes of a column's rows lie: all of them, or its dictionary and the pages that have those rows.
+    fn bytes_of(&self, unit: &Unit, leaf: usize) -> Vec<Range<u64>> {
+        let metadata = self.metadata.metadata();
+        let (start, length) = metadata.row_group(unit.group).column(leaf).byte_range();
+        let whole = vec![start..start + length];
+        let all = unit.rows == (0..self.rows_in(unit.group));
+        let offsets = metadata.offset_index().and_then(|groups| groups.get(unit.group)?.get(leaf));
+        let Some(offsets) = offsets.filter(|_| !all) else { return whole };
+        let pages = offsets.page_locations();
+        let begins = |n: usize| pages.get(n).and_then(|page| u64::try_from(page.offset).ok());
+        let row = |n: usize| pages.get(n).and_then(|page| u64::try_from(page.first_row_index).ok());
+        let Some(first) = begins(0) else { return whole };
+        let mut ranges = vec![start..first];
+        for n in 0..pages.len() {
+            let (Some(from), Some(first)) = (begins(n), row(n)) else { return whole };
+            let last = row(n + 1).unwrap_or(u64::MAX);
+            if first < unit.rows.end && unit.rows.start < last {
+                ranges.push(from..begins(n + 1).unwrap_or(start + length));
+            }
+        }
+        ranges
+    }
+
     /// The row groups of each split, about how many bytes they have, and from when to when their rows are.
-    pub(super) fn parts(&self, time: Option<&str>) -> Vec<FilePart> {
-        let bounds = time.map(|time| self.bounds(time)).unwrap_or_default();
+    pub(super) fn parts(&self, name: &str, time: Option<&str>) -> Vec<FilePart> {
+        let in_file = self.metadata.schema();
+        let path_is_apart = hive::pairs(name).iter().all(|(key, _)| in_file.index_of(key).is_err());
+        let times = |time| times(self.metadata.metadata(), self.metadata.schema(), time);
+        let bounds = time.map(times).unwrap_or_default();
         let mut parts = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (at, group) in self.metadata.metadata().row_groups().iter().enumerate() {
@@ -80,36 +124,14 @@ impl Footer {
                     least: of(|bounds| bounds.0).and_then(|times| times.into_iter().min()),
                     greatest: of(|bounds| bounds.1).and_then(|times| times.into_iter().max()),
                     bytes: u64::try_from(bytes).unwrap_or(0),
+                    rows: groups.clone().map(|group| self.rows_in(group)).sum(),
                     groups,
+                    path_is_apart,
                 });
                 (start, bytes) = (at + 1, 0);
             }
         }
         parts
-    }
-
-    /// The least and the greatest instant of a column in each row group, where statistics say them.
-    fn bounds(&self, column: &str) -> Vec<Bounds> {
-        let unknown = || vec![(None, None); self.groups()];
-        let metadata = self.metadata.metadata();
-        let Ok(converter) =
-            StatisticsConverter::try_new(column, self.metadata.schema(), self.metadata.parquet_schema())
-        else {
-            return unknown();
-        };
-        let least = converter.row_group_mins(metadata.row_groups()).ok().and_then(|array| instants(&array).ok());
-        let greatest = converter.row_group_maxes(metadata.row_groups()).ok().and_then(|array| instants(&array).ok());
-        let (Some(least), Some(greatest)) = (least, greatest) else { return unknown() };
-        let at = |array: &arrow::array::TimestampMicrosecondArray, n: usize| {
-            (n < array.len() && array.is_valid(n)).then(|| array.value(n))
-        };
-        (0..self.groups()).map(|n| (at(&least, n), at(&greatest, n))).collect()
-    }
-
-    /// Whether the row group surely has no row in the interval.
-    fn outside(bounds: Bounds, interval: Interval) -> bool {
-        bounds.0.is_some_and(|least| Timestamp(least) >= interval.end)
-            || bounds.1.is_some_and(|greatest| Timestamp(greatest) < interval.start)
     }
 }
 
@@ -118,21 +140,20 @@ pub(super) struct RowGroupReader {
     footer: Footer,
     plan: ColumnPlan,
     mask: ProjectionMask,
-    /// The row groups still to open, the next one last.
-    left: Vec<usize>,
-    /// The open one with the rows of it that were answered, and those to be skipped when it is opened.
-    group: usize,
-    row: u64,
-    open: Option<ParquetRecordBatchReader>,
+    /// The first row group of the split.
+    first: usize,
+    /// What is still to be opened.
+    left: VecDeque<Unit>,
+    /// What is open, the rows that are left of it.
+    open: Option<(Unit, ParquetRecordBatchReader)>,
+    passed_over: u64,
     arrived: Option<Timestamp>,
-    /// The row group and the row of it to stop before.
-    stop: Option<(usize, u64)>,
 }
 
 impl RowGroupReader {
     /// A reader of `groups` (all when `None`) of the file that is named `name` in the dataset.
     pub(super) fn open(
-        footer: Footer,
+        mut footer: Footer,
         name: &str,
         groups: Option<Range<usize>>,
         resume: Option<&Offset>,
@@ -150,44 +171,46 @@ impl RowGroupReader {
             Some(offset) => parse_offset(offset, &footer, &groups)?,
             None => (groups.start, 0),
         };
-        let mut left: Vec<usize> = (group..groups.end).collect();
-        if let (Some(interval), Some(column)) = (hints.interval, &hints.event_time) {
-            let bounds = footer.bounds(column);
-            left.retain(|n| !bounds.get(*n).is_some_and(|bounds| Footer::outside(*bounds, interval)));
+        let first = groups.start;
+        let Selected { units, passed_over } = select(&mut footer, name, group..groups.end, hints)?;
+        let mut left: VecDeque<Unit> = units.into();
+        for unit in left.iter_mut().filter(|unit| unit.group == group) {
+            unit.rows.start = unit.rows.start.max(row);
         }
-        left.reverse();
-        Ok(RowGroupReader { footer, plan, mask, left, group, row, open: None, arrived, stop: None })
+        left.retain(|unit| !unit.rows.is_empty());
+        Ok(RowGroupReader { footer, plan, mask, first, left, open: None, passed_over, arrived })
     }
 
     fn open_next(&mut self) -> Result<bool> {
-        let Some(group) = self.left.pop() else { return Ok(false) };
-        // Only the group of the resume offset is begun in its middle.
-        self.row = if group == self.group { self.row } else { 0 };
-        self.group = group;
-        let meta = self.footer.metadata.metadata().row_group(group);
-        let needed = (0..meta.num_columns()).filter(|leaf| self.mask.leaf_included(*leaf)).map(|leaf| {
-            let (start, length) = meta.column(leaf).byte_range();
-            start..start + length
-        });
-        let chunks = self.footer.chunks.ahead(needed)?;
+        let Some(unit) = self.left.pop_front() else { return Ok(false) };
+        let meta = self.footer.metadata.metadata().row_group(unit.group);
+        let read = (0..meta.num_columns()).filter(|leaf| self.mask.leaf_included(*leaf));
+        let chunks = self.footer.chunks.ahead(read.flat_map(|leaf| self.footer.bytes_of(&unit, leaf)))?;
         let bytes_a_row = (meta.total_byte_size() / meta.num_rows().max(1)).max(1);
         let batch_rows = usize::try_from(BATCH / bytes_a_row).unwrap_or(0).clamp(256, 16_384);
+        let number = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.footer.metadata.clone())
             .with_projection(self.mask.clone())
-            .with_row_groups(vec![group])
-            .with_offset(usize::try_from(self.row).unwrap_or(usize::MAX))
+            .with_row_groups(vec![unit.group])
+            .with_offset(number(unit.rows.start))
+            .with_limit(number(unit.rows.end - unit.rows.start))
             .with_batch_size(batch_rows)
             .build()
             .map_err(|e| unreadable("read", &self.footer.shown, e))?;
-        self.open = Some(reader);
+        self.open = Some((unit, reader));
         Ok(true)
+    }
+
+    /// The number in the split of a row of a group.
+    fn number(&self, group: usize, row: u64) -> u64 {
+        (self.first..group).map(|before| self.footer.rows_in(before)).sum::<u64>() + row
     }
 }
 
 impl SplitReader for RowGroupReader {
     fn next(&mut self) -> Result<Pull> {
         loop {
-            let Some(reader) = &mut self.open else {
+            let Some((unit, reader)) = &mut self.open else {
                 if self.open_next()? {
                     continue;
                 }
@@ -198,20 +221,14 @@ impl SplitReader for RowGroupReader {
                 Some(Err(e)) => return Err(unreadable("read", &self.footer.shown, ParquetError::from(e))),
                 Some(Ok(batch)) if batch.num_rows() == 0 => {}
                 Some(Ok(batch)) => {
-                    let wanted = match self.stop.filter(|(group, _)| *group == self.group) {
-                        Some((_, stop)) => usize::try_from(stop.saturating_sub(self.row)).unwrap_or(usize::MAX),
-                        None => usize::MAX,
-                    };
-                    if wanted == 0 {
-                        self.open = None;
-                        continue;
-                    }
-                    let batch = batch.slice(0, batch.num_rows().min(wanted));
-                    self.row += batch.num_rows() as u64;
+                    let (group, row) = (unit.group, unit.rows.start);
+                    unit.rows.start += batch.num_rows() as u64;
+                    let resume = Offset(format!("{group}:{}", unit.rows.start));
                     return Ok(Pull::Rows(SourceBatch {
                         payload: Payload::Columns(self.plan.apply(&batch)?),
-                        resume: Offset(format!("{}:{}", self.group, self.row)),
+                        resume,
                         arrived: self.arrived,
+                        first: Some(self.number(group, row)),
                     }));
                 }
             }
@@ -222,11 +239,40 @@ impl SplitReader for RowGroupReader {
         Ok(())
     }
 
+    fn passed_over(&self) -> u64 {
+        self.passed_over
+    }
+
     fn stop_at(&mut self, offset: &Offset) -> Result<()> {
         let all = 0..self.footer.groups();
         let (group, row) = parse_offset(offset, &self.footer, &all)?;
-        self.left.retain(|left| *left <= group);
-        self.stop = Some((group, row));
+        for unit in self.left.iter_mut().filter(|unit| unit.group == group) {
+            unit.rows.end = unit.rows.end.min(row);
+        }
+        self.left.retain(|unit| unit.group <= group && !unit.rows.is_empty());
+        Ok(())
+    }
+}
+
+/// A split that has no row that is needed.
+pub(super) struct NothingNeeded {
+    pub(super) rows: u64,
+}
+
+impl SplitReader for NothingNeeded {
+    fn next(&mut self) -> Result<Pull> {
+        Ok(Pull::Finished)
+    }
+
+    fn bound_to_present(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn passed_over(&self) -> u64 {
+        self.rows
+    }
+
+    fn stop_at(&mut self, _offset: &Offset) -> Result<()> {
         Ok(())
     }
 }

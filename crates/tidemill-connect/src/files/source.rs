@@ -20,8 +20,9 @@ use super::footers::Footers;
 use super::hive;
 use super::lines::{LineReader, Span};
 use super::location::{Entry, Location, Place};
+use super::pruning::ruled_out_by_path;
 use super::remote::RemoteRead;
-use super::row_groups::{Footer, RowGroupReader, replaced};
+use super::row_groups::{Footer, NothingNeeded, RowGroupReader, replaced};
 
 /// Files of lines are divided into ranges of this many bytes, so that lanes share one large file. Part of the names
 /// of splits: it must never change.
@@ -54,7 +55,12 @@ struct KnownFile {
     /// When it came, if that was while this source was open: the rows of older files wait for nobody.
     arrived: Option<Timestamp>,
     splits: Vec<Split>,
+    /// Of Parquet how many rows each split has, and whether the path's columns are only in the path.
+    parts: Vec<(u64, bool)>,
 }
+
+/// The splits of a file and, of Parquet, the facts of each (see [`KnownFile::parts`]).
+type Splits = (Vec<Split>, Vec<(u64, bool)>);
 
 /// A split's name: a file and, when that has several splits, which of them.
 #[derive(Debug, PartialEq, Eq)]
@@ -152,7 +158,7 @@ impl FilesSource {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn splits_of(&self, entry: &Entry) -> Result<Vec<Split>> {
+    fn splits_of(&self, entry: &Entry) -> Result<Splits> {
         let (size, modified, mark) = (entry.size, entry.modified, &entry.mark);
         let content = format!("{:08x}", crc32c::crc32c(format!("{size}\0{modified:?}\0{mark}").as_bytes()));
         let split = |part: Part, (least, greatest): (Option<i64>, Option<i64>), bytes: u64| Split {
@@ -165,36 +171,39 @@ impl FilesSource {
         };
         match &self.encoding {
             Encoding::Parquet(_) => {
-                let read =
-                    || Ok(Footer::read(&entry.place, &self.shown(&entry.name))?.parts(self.event_time.as_deref()));
+                let footer = || Footer::read(&entry.place, &self.shown(&entry.name));
+                let read = || Ok(footer()?.parts(&entry.name, self.event_time.as_deref()));
                 let column = self.event_time.as_deref().unwrap_or_default();
                 let parts = self.footers.of(&format!("{:?} {content} {column}", entry.place), read)?;
                 let single = parts.len() == 1;
                 let named = |groups: Range<usize>| if single { Part::First } else { Part::Groups(groups) };
-                Ok(parts
+                let facts = parts.iter().map(|part| (part.rows, part.path_is_apart)).collect();
+                let splits = parts
                     .into_iter()
                     .map(|part| split(named(part.groups), (part.least, part.greatest), part.bytes))
-                    .collect())
+                    .collect();
+                Ok((splits, facts))
             }
-            Encoding::Lines { .. } => Ok((0..entry.size.div_ceil(RANGE))
-                .map(|n| {
+            Encoding::Lines { .. } => {
+                let ranges = (0..entry.size.div_ceil(RANGE)).map(|n| {
                     let start = n * RANGE;
                     let part = if n == 0 { Part::First } else { Part::Bytes(start, start + RANGE) };
                     split(part, (None, None), RANGE.min(entry.size - start))
-                })
-                .collect()),
+                });
+                Ok((ranges.collect(), Vec::new()))
+            }
         }
     }
 
     /// The splits of new files; footers in an object store are read several at a time, as each is a round trip.
-    fn splits_of_all(&self, entries: &[&Entry]) -> Result<Vec<Vec<Split>>> {
+    fn splits_of_all(&self, entries: &[&Entry]) -> Result<Vec<Splits>> {
         let remote = matches!(self.location.root, Place::Remote(_)) && matches!(self.encoding, Encoding::Parquet(_));
         if !remote {
             return entries.iter().map(|entry| self.splits_of(entry)).collect();
         }
         let mut found = Vec::with_capacity(entries.len());
         for some in entries.chunks(AT_ONCE) {
-            let answers: Vec<Result<Vec<Split>>> = std::thread::scope(|scope| {
+            let answers: Vec<Result<Splits>> = std::thread::scope(|scope| {
                 let threads: Vec<_> = some.iter().map(|entry| scope.spawn(|| self.splits_of(entry))).collect();
                 let stopped = |_| Err(Error::internal("reading a footer panicked"));
                 threads.into_iter().map(|thread| thread.join().unwrap_or_else(stopped)).collect()
@@ -241,6 +250,14 @@ impl FilesSource {
         let Some(offset) = resume else { return Ok(Span { start, inside: start > 0, end }) };
         let start = offset.as_number().ok_or_else(|| replaced(shown, &format!("position {offset}")))?;
         Ok(Span { start, inside: false, end })
+    }
+
+    /// How many rows a split has whose columns of the path are nowhere else.
+    fn rows_by_path(&self, split: &Split, file: &str) -> Option<u64> {
+        let known = self.known();
+        let file = known.files.get(file)?;
+        let at = file.splits.iter().position(|known| known.id == split.id)?;
+        file.parts.get(at).filter(|(_, path_is_apart)| *path_is_apart).map(|(rows, _)| *rows)
     }
 
     fn arrived(&self, file: &str) -> Option<Timestamp> {
@@ -301,9 +318,9 @@ impl Source for FilesSource {
         }
         let new: Vec<&Entry> = entries.iter().filter(|entry| !known.files.contains_key(&entry.name)).collect();
         let splits = self.splits_of_all(&new)?;
-        for (entry, splits) in new.into_iter().zip(splits) {
+        for (entry, (splits, parts)) in new.into_iter().zip(splits) {
             let arrived = entry.modified.filter(|_| known.listed);
-            known.files.insert(entry.name.clone(), KnownFile { size: entry.size, arrived, splits });
+            known.files.insert(entry.name.clone(), KnownFile { size: entry.size, arrived, splits, parts });
         }
         known.listed = true;
         let present = entries.iter().filter_map(|entry| known.files.get(&entry.name));
@@ -336,6 +353,12 @@ impl Source for FilesSource {
             Part::Groups(groups) => Some(groups.clone()),
             Part::Bytes(..) => return Err(replaced(&shown, "lines")),
         };
+        if resume.is_none()
+            && let Some(rows) = self.rows_by_path(split, name.file)
+            && ruled_out_by_path(name.file, hints)?
+        {
+            return Ok(Box::new(NothingNeeded { rows }));
+        }
         let footer = Footer::read(&self.location.find(name.file)?, &shown)?;
         let wanted = match &hints.schema {
             Some(schema) => SchemaRef::clone(schema),

@@ -151,6 +151,7 @@ impl SplitReader for GeneratorReader {
             }),
             resume: Position { rows: self.rows, due }.offset(),
             arrived: Some(arrived),
+            first: None,
         }))
     }
 

@@ -212,6 +212,7 @@ impl SplitReader for LogReader {
             }),
             resume: Offset::number(self.at),
             arrived: Some(Timestamp(frame.timestamp)),
+            first: None,
         }))
     }
 

@@ -232,7 +232,7 @@ impl SplitReader for Taking {
         let records =
             Records { data: Bytes::from(data), ends: Some(ends), positions: Positions::Numbered(first as u64) };
         let resume = Offset::number(self.next as u64);
-        Ok(Pull::Rows(SourceBatch { payload: Payload::Records(records), resume, arrived: None }))
+        Ok(Pull::Rows(SourceBatch { payload: Payload::Records(records), resume, arrived: None, first: None }))
     }
 
     fn bound_to_present(&mut self) -> Result<()> {

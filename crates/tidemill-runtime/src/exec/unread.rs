@@ -98,7 +98,7 @@ mod tests {
             self.0 += 1;
             let payload =
                 Payload::Records(Records { data: Bytes::new(), ends: None, positions: Positions::Numbered(0) });
-            Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(self.0), arrived: None }))
+            Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(self.0), arrived: None, first: None }))
         }
 
         fn bound_to_present(&mut self) -> Result<()> {

@@ -18,9 +18,10 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use tidemill_model::{Error, Result};
-use tidemill_runtime::{Intake, ReadHints, Source, Split};
+use tidemill_runtime::{Intake, Needed, ReadHints, Source, Split};
 
 use super::estimate;
+use super::needed::Needing;
 use super::readers::{Block, Readers};
 use super::reading::{Reading, external};
 
@@ -33,6 +34,7 @@ pub(super) struct DatasetExec {
     source: Arc<dyn Source>,
     splits: Vec<Split>,
     columns: Columns,
+    needed: Option<Arc<Needing>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
     /// The readers of each round: the first execution of each partition belongs to round 0, the second to round 1.
@@ -109,7 +111,7 @@ impl DatasetExec {
         reading: Reading,
         source: Arc<dyn Source>,
         splits: Vec<Split>,
-        columns: Columns,
+        (columns, needed): (Columns, Option<Needing>),
         partitions: usize,
     ) -> DatasetExec {
         let properties = PlanProperties::new(
@@ -124,6 +126,7 @@ impl DatasetExec {
             source,
             splits,
             columns,
+            needed: needed.map(Arc::new),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             rounds: Mutex::new(rounds),
@@ -139,6 +142,7 @@ impl DatasetExec {
                 schema: Some(Arc::clone(&self.columns.decoded)),
                 interval: self.reading.interval,
                 event_time: self.reading.event_time.clone(),
+                needed: self.needed.clone().map(|needed| needed as Arc<dyn Needed>),
             };
             let readers = Readers::new(Arc::clone(&self.source), hints, self.splits.clone());
             rounds.readers.push((self.reading.gathered.new_scan(), Arc::new(readers)));
@@ -214,6 +218,7 @@ impl ExecutionPlan for DatasetExec {
                     break;
                 }
             }
+            worker.reading.gathered.pass_over(readers.take_passed_over());
             Ok(())
         });
         Ok(stream.build())
@@ -239,8 +244,11 @@ impl DisplayAs for DatasetExec {
             names.join(", "),
             self.splits.len()
         )?;
-        match self.reading.interval {
-            Some(interval) => write!(f, ", interval={interval}"),
+        if let Some(interval) = self.reading.interval {
+            write!(f, ", interval={interval}")?;
+        }
+        match &self.needed {
+            Some(needed) => write!(f, ", needed={}", needed.words()),
             None => Ok(()),
         }
     }

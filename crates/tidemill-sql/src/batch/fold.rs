@@ -68,6 +68,7 @@ impl FoldExec {
             schema: Some(Arc::clone(&columns.decoded)),
             interval: None,
             event_time: reading.event_time.clone(),
+            needed: None,
         };
         let readers = Readers::new(Arc::clone(&self.source), hints, self.splits.clone());
         let folded = Folded::new(&columns.accepted, &self.changes).map_err(|e| unkept(&reading, e))?;

@@ -12,6 +12,7 @@ mod guard;
 mod interval;
 mod locality;
 mod lookup;
+mod needed;
 mod owned;
 mod progress;
 mod provider;

@@ -19,6 +19,7 @@ use tidemill_runtime::Source;
 use super::dataset_exec::{Columns, DatasetExec};
 use super::fold::FoldExec;
 use super::gate_exec::GateExec;
+use super::needed::{Needing, needed_rows};
 use super::reading::{Reading, external};
 use super::seen::SplitTimes;
 use super::tables::Only;
@@ -79,7 +80,7 @@ impl DatasetTable {
         &self,
         source: &Arc<dyn Source>,
         columns: Columns,
-        partitions: usize,
+        (filters, state): (&[Expr], &dyn Session),
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let lister = Arc::clone(source);
         let listed = tokio::task::spawn_blocking(move || lister.list_splits()).await;
@@ -108,7 +109,9 @@ impl DatasetTable {
         }
         // The largest first, so that no partition is left alone with one at the end.
         splits.sort_by_key(|split| std::cmp::Reverse(split.bytes.unwrap_or(0)));
-        let exec = DatasetExec::new(self.reading.clone(), Arc::clone(source), splits, columns, partitions.max(1));
+        let needed = Needing::of(filters, (&self.reading.schema, self.reading.refusals.as_deref()), state)?;
+        let partitions = state.config().target_partitions().max(1);
+        let exec = DatasetExec::new(self.reading.clone(), Arc::clone(source), splits, (columns, needed), partitions);
         Ok(Arc::new(exec))
     }
 
@@ -117,13 +120,14 @@ impl DatasetTable {
         table: &Arc<dyn TableProvider>,
         state: &dyn Session,
         columns: Columns,
+        filters: &[Expr],
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let stored = table.schema();
         let wanted = columns.decoded.fields().iter().map(|field| stored.index_of(field.name()));
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
-        // Only for pruning: the gate's scan divides by time itself. Other filters stay above, or a refused row that
-        // they leave out would be missing among the dead letters.
-        let filters: Vec<Expr> = self.pruning(&stored)?.into_iter().collect();
+        // Only for pruning: the gate's scan divides by time itself, and filters are applied above.
+        let needed = needed_rows(filters, self.reading.refusals.as_deref())?;
+        let filters: Vec<Expr> = self.pruning(&stored)?.into_iter().chain(needed).collect();
         let input = table.scan(state, Some(&wanted), &filters, None).await?;
         Ok(Arc::new(GateExec::new(self.reading.clone(), input, columns)))
     }
@@ -178,14 +182,15 @@ impl TableProvider for DatasetTable {
         }
         let columns = Columns::new(&self.reading, Arc::new(self.schema.project(wanted)?))?;
         match &self.rows {
-            Rows::Native(table) => self.scan_native(table, state, columns).await,
-            Rows::Source(source) => self.scan_source(source, columns, state.config().target_partitions()).await,
+            Rows::Native(table) => self.scan_native(table, state, columns, filters).await,
+            Rows::Source(source) => self.scan_source(source, columns, (filters, state)).await,
         }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         match &self.rows {
             Rows::Native(table) if self.open.is_some() => table.supports_filters_pushdown(filters),
+            _ if self.reading.refusals.is_some() => Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()]),
             _ => Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]),
         }
     }

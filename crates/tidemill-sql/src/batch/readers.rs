@@ -6,6 +6,7 @@
 //! **Invariant:** each block of each split is given out exactly once.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tidemill_model::{Result, SplitId};
@@ -17,6 +18,7 @@ pub(super) struct Readers {
     hints: ReadHints,
     state: Mutex<State>,
     changed: Condvar,
+    passed_over: AtomicU64,
 }
 
 struct State {
@@ -42,7 +44,7 @@ pub(super) struct Block {
 impl Readers {
     pub(super) fn new(source: Arc<dyn Source>, hints: ReadHints, splits: Vec<Split>) -> Readers {
         let state = State { waiting: splits.into(), idle: Vec::new(), busy: 0 };
-        Readers { source, hints, state: Mutex::new(state), changed: Condvar::new() }
+        Readers { source, hints, state: Mutex::new(state), changed: Condvar::new(), passed_over: AtomicU64::new(0) }
     }
 
     /// The next block of any split; `None` when all are at the end that they had when they were opened. Blocks.
@@ -71,6 +73,11 @@ impl Readers {
         }
     }
 
+    /// How many rows the splits that were read to their end have that nobody needs, since this was asked last.
+    pub(super) fn take_passed_over(&self) -> u64 {
+        self.passed_over.swap(0, Ordering::Relaxed)
+    }
+
     fn open(&self, split: &Split) -> Result<Option<Block>> {
         let busy = Busy(self);
         let context = |e: tidemill_model::Error| e.context(format!("opening split {}", split.id));
@@ -86,11 +93,14 @@ impl Readers {
 
     fn pull(&self, mut open: OpenSplit, busy: Busy<'_>) -> Result<Option<Block>> {
         match open.reader.next().map_err(|e| e.context(format!("reading split {}", open.id)))? {
-            Pull::AtEnd | Pull::Finished => Ok(None),
+            Pull::AtEnd | Pull::Finished => {
+                self.passed_over.fetch_add(open.reader.passed_over(), Ordering::Relaxed);
+                Ok(None)
+            }
             Pull::Rows(batch) => {
-                let (split, rows_before) = (open.id.clone(), open.rows_before);
+                let (split, rows_before) = (open.id.clone(), batch.first.unwrap_or(open.rows_before));
                 if let Payload::Columns(rows) = &batch.payload {
-                    open.rows_before += rows.num_rows() as u64;
+                    open.rows_before = rows_before + rows.num_rows() as u64;
                 }
                 self.state().idle.push(open);
                 drop(busy);
@@ -174,7 +184,7 @@ mod tests {
             self.next += 1;
             let data = Bytes::from(format!("{}/{}", self.split, self.next));
             let payload = Payload::Records(Records { data, ends: None, positions: Positions::Numbered(0) });
-            Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(0), arrived: None }))
+            Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(0), arrived: None, first: None }))
         }
 
         fn bound_to_present(&mut self) -> Result<()> {

@@ -12,6 +12,7 @@ use arrow::compute::kernels::cmp::{gt_eq, lt};
 use arrow::compute::{and, cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::Expr;
 use tidemill_checkpoint::Counters;
 use tidemill_model::{Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
@@ -35,6 +36,8 @@ pub(super) struct Reading {
     pub(super) event_time: Option<String>,
     /// The columns that the gate judges by, the event time among them.
     pub(super) judged: Vec<String>,
+    /// Conditions of which one is true for each row that the gate does not simply accept; `None` when it cannot be told.
+    pub(super) refusals: Option<Vec<Expr>>,
     /// Makes its gates.
     pub(super) gate: GateMaker,
     /// Makes its decoders, when its source gives records.
@@ -117,6 +120,8 @@ pub(super) struct Gathered {
     /// Records read by all steps of a run, for who watches it.
     all_read: Arc<AtomicU64>,
     rows_read: AtomicU64,
+    /// Rows that no statement needs and that were not read therefore.
+    passed_over: AtomicU64,
     /// Rows that statements evaluated where rows may fail: tables that DataFusion reads itself are not counted as read.
     rows_evaluated: AtomicU64,
     stop: StopFlag,
@@ -160,10 +165,11 @@ impl Gathered {
         self.rows_read.load(Ordering::Relaxed)
     }
 
-    /// How many rows were read or evaluated, whichever is more: what a share of errors is a share of.
+    /// How many rows there were to read or to evaluate, whichever is more: what a share of errors is a share of.
     #[must_use]
     pub(super) fn rows_seen(&self) -> u64 {
-        self.rows_read().max(self.rows_evaluated.load(Ordering::Relaxed))
+        let rows = self.rows_read() + self.passed_over.load(Ordering::Relaxed);
+        rows.max(self.rows_evaluated.load(Ordering::Relaxed))
     }
 
     /// Everything, once all scans have ended.
@@ -205,6 +211,11 @@ impl Gathered {
                 inner.dead.push(letter);
             }
         }
+    }
+
+    /// Adds rows that a scan passed over, as nobody needs them.
+    pub(super) fn pass_over(&self, rows: u64) {
+        self.passed_over.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Adds rows that a statement evaluated, and those of them that an expression failed on.

@@ -195,7 +195,7 @@ fn table(catalog: &Catalog, state: &SessionState, manner: &Manner, name: &str, r
     let changes = catalog.changes(name, manner.side)?;
     let rules = GateRules::new(catalog.project(), state, dataset, &spec.schema, manner.start)?;
     let rules = rules.of_changes(changes.clone());
-    let judged = rules.judged();
+    let (judged, refusals) = (rules.judged(), rules.refusals());
     let state = state.clone();
     let (format, of) = (spec.format.clone(), changes.clone());
     let reading = Reading {
@@ -203,6 +203,7 @@ fn table(catalog: &Catalog, state: &SessionState, manner: &Manner, name: &str, r
         schema: Arc::clone(&spec.schema),
         event_time: spec.event_time.clone(),
         judged,
+        refusals,
         gate: Arc::new(move |decoded, accepted| rules.gate(&state, decoded, accepted)),
         decoder: format
             .map(|format| Arc::new(move |schema| decoder_of(format.as_ref(), schema, of.as_ref())) as DecoderMaker),

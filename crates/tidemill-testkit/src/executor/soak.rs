@@ -119,7 +119,7 @@ impl SplitReader for DaysReader {
         let rows: Vec<Row> = (self.next..until).map(|number| self.days.row(number)).collect();
         self.next = until;
         let payload = Payload::Columns(columns(&rows)?);
-        Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(until), arrived: None }))
+        Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(until), arrived: None, first: None }))
     }
 
     fn bound_to_present(&mut self) -> Result<()> {

@@ -189,7 +189,12 @@ impl SplitReader for TopicReader {
         self.process.note_read();
         let payload = Payload::Columns(columns(rows.get(self.from..).unwrap_or_default())?);
         self.from = until;
-        Ok(Pull::Rows(SourceBatch { payload, resume: Offset::number(until as u64), arrived: Some(Timestamp(0)) }))
+        Ok(Pull::Rows(SourceBatch {
+            payload,
+            resume: Offset::number(until as u64),
+            arrived: Some(Timestamp(0)),
+            first: None,
+        }))
     }
 
     fn bound_to_present(&mut self) -> Result<()> {

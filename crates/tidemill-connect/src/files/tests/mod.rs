@@ -2,6 +2,7 @@
 
 mod lines;
 mod parquet;
+mod pruning;
 mod remote;
 mod writing;
 
@@ -140,7 +141,7 @@ pub(super) fn schema() -> SchemaRef {
 }
 
 pub(super) fn hints() -> ReadHints {
-    ReadHints { schema: Some(schema()), interval: None, event_time: Some("at".to_owned()) }
+    ReadHints { schema: Some(schema()), event_time: Some("at".to_owned()), ..ReadHints::default() }
 }
 
 /// Every batch of a reader.

@@ -341,8 +341,11 @@ fn count(
     let broken = |e: &dyn std::fmt::Display| Error::internal(format!("event times cannot be read: {e}"));
     let field = reading.schema.field_with_name(time).map_err(|e| broken(&e))?.clone();
     let columns = Columns::new(reading, Arc::new(Schema::new(vec![field]))).map_err(|e| broken(&e))?;
-    let hints =
-        ReadHints { schema: Some(Arc::clone(&columns.decoded)), interval: None, event_time: Some(time.clone()) };
+    let hints = ReadHints {
+        schema: Some(Arc::clone(&columns.decoded)),
+        event_time: Some(time.clone()),
+        ..ReadHints::default()
+    };
     let decoder = reading.decoder.as_ref().map(|make| make(Arc::clone(&columns.decoded))).transpose()?;
     let gate = (reading.gate)(&columns.decoded, &columns.accepted)?;
     let mut intake = Intake::new(&reading.dataset, Some(time), decoder, gate);

@@ -198,7 +198,12 @@ struct ShelfReader(std::vec::IntoIter<RecordBatch>);
 impl SplitReader for ShelfReader {
     fn next(&mut self) -> Result<Pull> {
         Ok(self.0.next().map_or(Pull::Finished, |rows| {
-            Pull::Rows(SourceBatch { payload: Payload::Columns(rows), resume: Offset::number(0), arrived: None })
+            Pull::Rows(SourceBatch {
+                payload: Payload::Columns(rows),
+                resume: Offset::number(0),
+                arrived: None,
+                first: None,
+            })
         }))
     }
 

@@ -12,12 +12,13 @@ use std::collections::BTreeSet;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, not};
 use tidemill_model::{Error, Place, Result, Timestamp};
 use tidemill_runtime::Gate;
 
 use crate::catalog::Changes;
 use crate::language::{Dataset, Project, Violation};
+use crate::session::guarded::can_fail;
 use crate::session::{Planner, SchemaOnly, Tables, checked, lift};
 use row_gate::{Changing, RowGate, Rule, Test};
 
@@ -112,6 +113,20 @@ impl GateRules {
     /// The conditions of the CHECKs.
     pub fn conditions(&self) -> impl Iterator<Item = &Expr> {
         self.checks.iter().map(|check| &check.condition)
+    }
+
+    /// Conditions of which at least one is true for each row that is not simply accepted: refused, dropped, warned of or told
+    /// as dead. `None` when conditions cannot say that.
+    #[must_use]
+    pub fn refusals(&self) -> Option<Vec<Expr>> {
+        let schema = DFSchema::try_from(self.schema.as_ref().clone()).ok()?;
+        if self.changes.is_some() || self.checks.iter().any(|check| can_fail(&check.condition, &schema)) {
+            return None;
+        }
+        let column = |name: &String| Expr::Column(Column::from_name(name));
+        let missing = self.not_null.iter().chain(&self.event_time).map(|name| column(name).is_null());
+        let broken = self.checks.iter().map(|check| not(check.condition.clone()));
+        Some(missing.chain(broken).collect())
     }
 
     /// The columns that the rules look at, in the dataset's order; they must be decoded.

@@ -104,6 +104,7 @@ impl Builder<'_> {
             schema: Some(Arc::clone(&decoded)),
             interval: None,
             event_time: dataset.watermark.as_ref().map(|clause| clause.column.clone()),
+            needed: None,
         };
         let time = self.source_time(dataset)?;
         let schema = Arc::clone(&accepted);
