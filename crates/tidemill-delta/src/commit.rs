@@ -41,8 +41,8 @@ impl DeltaCommitter {
 impl SinkCommitter for DeltaCommitter {
     fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<()> {
         let staged = committables.iter().map(Staged::of).collect::<Result<Vec<_>>>()?;
-        // A run without rows still empties its interval.
-        if staged.is_empty() && !matches!(self.target.mode, WriteMode::Replace { .. }) {
+        // A run without rows still takes away those that it replaces.
+        if staged.is_empty() && !self.target.mode.replaces() {
             return Ok(());
         }
         let (target, table, files) = (Arc::clone(&self.target), self.table.take(), staged.clone());
@@ -115,8 +115,13 @@ async fn publish(
             WriteMode::Append | WriteMode::Changelog { .. } => {
                 append(target, &table, &staged, properties(target, version, true)).await
             }
-            WriteMode::Replace { column } => {
-                replace(target, &table, &staged, column, properties(target, version, false)).await
+            WriteMode::Replace { column, part } => {
+                let interval = target.interval.ok_or_else(|| Error::internal("a replace without an interval"))?;
+                let rows = (Some((column.as_str(), interval)), part);
+                replace(target, &table, &staged, rows, properties(target, version, false)).await
+            }
+            WriteMode::Overwrite { part } => {
+                replace(target, &table, &staged, (None, part), properties(target, version, false)).await
             }
             WriteMode::Upsert { key, sequence } => {
                 merge(target, &table, &staged, key, sequence.as_deref(), properties(target, version, false)).await

@@ -11,7 +11,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tidemill_model::{Clock, Epoch, Error, Interval, Kind, Result};
 use tidemill_runtime::{
-    Batch, Committable, DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode,
+    Batch, Committable, DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget, SinkWriter, TablePart, WriteMode,
 };
 
 use crate::blocking::block_on;
@@ -91,7 +91,7 @@ impl DeltaSink {
                 }
                 key.iter().map(|name| position(&stored, name, "PRIMARY KEY")).collect::<Result<_>>()?
             }
-            WriteMode::Replace { column } => {
+            WriteMode::Replace { column, .. } => {
                 let at = position(&stored, column, "event time")?;
                 replaceable(column, stored.field(at).data_type())?;
                 if target.interval.is_none() {
@@ -104,7 +104,21 @@ impl DeltaSink {
                 }
                 Vec::new()
             }
+            WriteMode::Overwrite { .. } => {
+                if target.interval.is_none() {
+                    return Err(Error::new(
+                        Kind::Config,
+                        "C224",
+                        "write = 'overwrite' replaces rows run by run, and this run has no interval",
+                    )
+                    .fact("give the pipeline a scheduled trigger, or use write = 'upsert'"));
+                }
+                Vec::new()
+            }
         };
+        for (column, _) in target.mode.part().into_iter().flat_map(TablePart::columns) {
+            position(&stored, column, "REPLACE WHERE")?;
+        }
         let staged = match target.mode {
             WriteMode::Upsert { .. } => with_weight(&stored),
             _ => Arc::clone(&stored),
@@ -158,6 +172,9 @@ impl Sink for DeltaSink {
             }
             WriteMode::Upsert { .. } => {
                 "exactly-once: each epoch is merged by key in one commit, marked with its number"
+            }
+            WriteMode::Overwrite { .. } => {
+                "exactly-once: a run replaces the rows in one commit, however often it is run"
             }
             WriteMode::Replace { .. } => {
                 "exactly-once: a run replaces its interval in one commit, however often it is run"

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidemill_model::{Clock, Epoch, Interval, Kind, Offset, Options, Result, Timestamp};
 use tidemill_runtime::{
     Batch, Committable, Connector, DatasetSpec, Environment, Payload, Pull, ReadHints, Sink, SinkTarget, SourceBatch,
-    WriteMode,
+    TablePart, WriteMode,
 };
 
 use crate::blocking::block_on;
@@ -389,7 +389,7 @@ fn replacing_an_interval_touches_nothing_else_and_can_be_repeated() {
             ("e", "eu", None, 5),
         ],
     );
-    world.mode = WriteMode::Replace { column: "at".to_owned() };
+    world.mode = WriteMode::Replace { column: "at".to_owned(), part: TablePart::default() };
     world.interval = Some(seconds(10, 20));
     for epoch in 2..=3 {
         world.write(epoch, &[("x", "eu", Some(10), 7), ("y", "eu", Some(15), 8)]);
@@ -417,8 +417,45 @@ fn replacing_an_interval_touches_nothing_else_and_can_be_repeated() {
 }
 
 #[test]
+fn a_part_is_replaced_and_the_rest_stays_whatever_it_is_partitioned_by() {
+    for partitioned in [false, true] {
+        let mut world = world(WriteMode::Append);
+        if partitioned {
+            world.options.push(("partition_by", "Region".to_owned()));
+        }
+        world.write(
+            1,
+            &[("a", "eu", Some(0), 1), ("b", "us", Some(1), 2), ("c", "eu", Some(15), 3), ("d", "ap", None, 4)],
+        );
+        let eu = TablePart::default().only("Region", [Some("eu".to_owned())]);
+        world.mode = WriteMode::Overwrite { part: eu.clone() };
+        world.interval = Some(seconds(0, 10));
+        for epoch in 2..=3 {
+            world.write(epoch, &[("x", "eu", Some(99), 7)]);
+            let expected = [("b", "us", Some(1), 2), ("d", "ap", None, 4), ("x", "eu", Some(99), 7)];
+            assert_eq!(world.table(), text(&expected), "epoch {epoch}");
+        }
+        world.mode = WriteMode::Replace { column: "at".to_owned(), part: eu };
+        world.write(4, &[("y", "eu", Some(5), 8)]);
+        world.mode = WriteMode::Overwrite {
+            part: TablePart::default().only("amount", [Some("2".to_owned()), Some("4".to_owned())]),
+        };
+        world.commit(5, &[]).expect("a run without rows");
+        assert_eq!(world.table(), text(&[("x", "eu", Some(99), 7), ("y", "eu", Some(5), 8)]));
+        world.mode = WriteMode::Overwrite { part: TablePart::default() };
+        world.write(6, &[("z", "us", None, 9)]);
+        assert_eq!(world.table(), text(&[("z", "us", None, 9)]));
+        world.commit(7, &[]).expect("a run without rows");
+        assert_eq!(world.table(), Vec::<String>::new());
+        let version = world.version();
+        world.commit(7, &[]).expect("again");
+        assert_eq!(world.version(), version);
+    }
+}
+
+#[test]
 fn a_first_run_without_rows_makes_an_empty_table() {
-    let mut world = world(WriteMode::Replace { column: "at".to_owned() });
+    let mut world = world(WriteMode::Replace { column: "at".to_owned(), part: TablePart::default() });
     world.interval = Some(seconds(0, 10));
     world.commit(1, &[]).expect("commits");
     assert_eq!(world.table(), Vec::<String>::new());

@@ -2,15 +2,17 @@
 //!
 //! **Invariant:** rows go from the staged files to the writer batch by batch; memory does not follow the epoch's size.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::utils::{conjunction, disjunction};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -23,8 +25,8 @@ use futures::stream;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
-use tidemill_model::{Error, Interval};
-use tidemill_runtime::WriteMode;
+use tidemill_model::{Error, Interval, Kind};
+use tidemill_runtime::{TablePart, WriteMode};
 
 use crate::commit::Failed;
 use crate::sink::Target;
@@ -68,24 +70,58 @@ pub(crate) async fn append(
     written.map_err(|error| fault.or(error))
 }
 
-/// Puts the rows in the place of all rows whose `column` lies in the interval.
+/// Puts the rows in the place of all rows of a part, of those whose `column` lies in the interval when one is given.
 pub(crate) async fn replace(
     target: &Target,
     table: &DeltaTable,
     staged: &[Staged],
-    column: &str,
+    (time, part): (Option<(&str, Interval)>, &TablePart),
     properties: CommitProperties,
 ) -> Result<DeltaTable, Failed> {
-    let interval = target.interval.ok_or_else(|| Error::internal("a replace without an interval"))?;
     let stored = columns(table)?;
-    let data_type = stored.field_with_name(column).map_err(|error| Error::internal(error.to_string()))?.data_type();
+    let type_of = |column: &str| {
+        stored.field_with_name(column).map(Field::data_type).map_err(|error| Error::internal(error.to_string()))
+    };
+    let mut conditions = Vec::new();
+    if let Some((column, interval)) = time {
+        conditions.push(within(column, type_of(column)?, interval)?);
+    }
+    for (column, values) in part.columns() {
+        conditions.push(one_of(column, type_of(column)?, values)?);
+    }
     let fault = Fault::default();
     let plan = rows(target, staged, &fault)?;
-    let written = writer(target, table, plan, properties)?
-        .with_save_mode(SaveMode::Overwrite)
-        .with_replace_where(within(column, data_type, interval)?)
-        .await;
+    let writer = writer(target, table, plan, properties)?.with_save_mode(SaveMode::Overwrite);
+    // Without a condition every file goes as it is; with one that is always true the library would read them all.
+    let written = match conjunction(conditions) {
+        Some(condition) => writer.with_replace_where(condition).await,
+        None => writer.await,
+    };
     written.map_err(|error| fault.or(error))
+}
+
+/// `column` is one of these values, or NULL where that is one of them, in the column's own type.
+fn one_of(column: &str, data_type: &DataType, values: &BTreeSet<Option<String>>) -> Result<Expr, Error> {
+    let name = || Expr::Column(Column::from_name(column));
+    let mut any = Vec::new();
+    for value in values {
+        any.push(match value {
+            None => name().is_null(),
+            Some(text) => {
+                let value = ScalarValue::try_from_string(text.clone(), data_type).map_err(|error| {
+                    Error::new(
+                        Kind::Config,
+                        "C228",
+                        format!("`{text}` is no value of the column `{column}`, which is {data_type}"),
+                    )
+                    .fact("correct REPLACE WHERE")
+                    .because(error)
+                })?;
+                name().eq(lit(value))
+            }
+        });
+    }
+    Ok(disjunction(any).unwrap_or_else(|| lit(false)))
 }
 
 /// Joins small files. The table's rows stay the same, so a failure is no reason to fail anything: the next time will do.

@@ -19,6 +19,7 @@ mod lineage;
 mod looked_up;
 mod memory;
 mod operator;
+mod part;
 mod route;
 mod row_text;
 mod sink;
@@ -41,6 +42,7 @@ pub use late_row::{LateRow, late_batch, late_schema};
 pub use looked_up::{AtOnce, Background, LookedUp, Rows, Threads, Version, Versions};
 pub use memory::{ColdFile, ColdReader, ColdWriter, Parked, Share, StateMemory, bytes_of};
 pub use operator::{EpochEnd, Operator, OperatorFactory, Output, Reentrance, StateChunk};
+pub use part::TablePart;
 pub use row_text::RowText;
 pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 pub use source::{

@@ -14,7 +14,7 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use tidemill_model::{Epoch, Interval, Result};
 
-use crate::Batch;
+use crate::{Batch, TablePart};
 
 /// How rows change the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,33 @@ pub enum WriteMode {
     Replace {
         /// The target's event-time column.
         column: String,
+        /// Only rows of this part are replaced, and all that are written are of it.
+        part: TablePart,
     },
+    /// The rows of a run replace all rows of the target.
+    Overwrite {
+        /// Only rows of this part are replaced, and all that are written are of it.
+        part: TablePart,
+    },
+}
+
+impl WriteMode {
+    /// The part of the target that is replaced; the whole of it where nothing is said, or nothing is replaced.
+    #[must_use]
+    pub fn part(&self) -> Option<&TablePart> {
+        match self {
+            WriteMode::Replace { part, .. } | WriteMode::Overwrite { part } => {
+                Some(part).filter(|part| !part.is_whole())
+            }
+            WriteMode::Append | WriteMode::Upsert { .. } | WriteMode::Changelog { .. } => None,
+        }
+    }
+
+    /// Whether a run takes away rows that it does not write again, so that one without rows has something to commit, too.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        matches!(self, WriteMode::Replace { .. } | WriteMode::Overwrite { .. })
+    }
 }
 
 /// What a sink is asked to write, known before it opens.

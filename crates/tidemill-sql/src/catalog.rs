@@ -10,8 +10,9 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use tidemill_model::{Error, Kind, Options, Place, Result, Settings, nearest};
-use tidemill_runtime::{Connector, DatasetSpec, Environment, Sink, SinkTarget, Source, Version, WriteMode};
+use tidemill_runtime::{Connector, DatasetSpec, Environment, Sink, SinkTarget, Source, TablePart, Version, WriteMode};
 
 use crate::language::check::{check_columns, is_time, no_column};
 use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
@@ -227,16 +228,27 @@ impl Catalog {
         (self.look)(self.connector_of(name, side)?, &spec, &self.env)
     }
 
-    /// How rows of `output` change the dataset.
+    /// How rows of `output` change the dataset; `part` is what a REPLACE WHERE says.
     ///
     /// # Errors
-    /// Plan, without a place: the output lacks what the mode needs.
-    pub fn write_mode(&self, name: &str, output: &Schema) -> Result<WriteMode> {
+    /// Plan, without a place but for the part: the output lacks what the mode needs.
+    pub fn write_mode(&self, name: &str, output: &Schema, part: Option<&(TablePart, Place)>) -> Result<WriteMode> {
         let (dataset, binding) = self.binding(name, Side::Live)?;
         self.written_in_order(name)?;
-        match binding.settings.text("write") {
+        let mode = binding.settings.text("write");
+        if let (Some((_, place)), false) = (part, matches!(mode, Some("replace" | "overwrite"))) {
+            let mode = mode.unwrap_or("append");
+            return Err(Error::new(Kind::Plan, "P122", format!("`{name}` is not replaced, so no part of it is"))
+                .at(place)
+                .label(format!("the table has write = '{mode}'"))
+                .fact("declare it with write = 'replace' (the interval's rows of the part) or 'overwrite' (all of them), or leave out REPLACE WHERE"));
+        }
+        let part = part.map(|(part, place)| part_of(dataset, part, output).map_err(|e| e.at(place)));
+        let part = part.transpose()?.unwrap_or_default();
+        match mode {
             Some("upsert") => upsert(dataset, &binding.settings, output),
-            Some("replace") => replace(dataset, &binding.settings, output),
+            Some("replace") => replace(dataset, &binding.settings, output, part),
+            Some("overwrite") => Ok(WriteMode::Overwrite { part }),
             _ if self.is_changelog(name)? => changelog(dataset, output),
             _ => Ok(WriteMode::Append),
         }
@@ -402,7 +414,7 @@ fn changelog(dataset: &Dataset, output: &Schema) -> Result<WriteMode> {
     Ok(WriteMode::Changelog { key: dataset.primary_key.clone() })
 }
 
-fn replace(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<WriteMode> {
+fn replace(dataset: &Dataset, settings: &Settings, output: &Schema, part: TablePart) -> Result<WriteMode> {
     let has = |column: &str| output.field_with_name(column).is_ok();
     let declared = dataset.watermark.as_ref().map(|clause| clause.column.as_str());
     let column = match settings.text("time_column") {
@@ -427,8 +439,31 @@ fn replace(dataset: &Dataset, settings: &Settings, output: &Schema) -> Result<Wr
             let label = format!("it is a {}", sql_type(field.data_type()));
             Err(Error::new(Kind::Plan, "P151", message).label(label).fact("select it as a TIMESTAMP"))
         }
-        _ => Ok(WriteMode::Replace { column: column.to_owned() }),
+        _ => Ok(WriteMode::Replace { column: column.to_owned(), part }),
     }
+}
+
+/// The part, if its columns are there and its values can be theirs.
+fn part_of(dataset: &Dataset, part: &TablePart, output: &Schema) -> Result<TablePart> {
+    for (column, values) in part.columns() {
+        let Ok(field) = output.field_with_name(column) else {
+            return Err(missing(
+                column,
+                &format!("`{column}` says which part of `{}` is replaced", dataset.name),
+                output,
+            ));
+        };
+        for value in values.iter().flatten() {
+            // A table without declared columns takes whatever comes.
+            let known = !field.data_type().is_null();
+            if known && ScalarValue::try_from_string(value.clone(), field.data_type()).is_err() {
+                let message = format!("`{value}` is no value of `{column}`");
+                let label = format!("it is a {}", sql_type(field.data_type()));
+                return Err(Error::new(Kind::Plan, "P121", message).label(label));
+            }
+        }
+    }
+    Ok(part.clone())
 }
 
 fn missing(column: &str, why: &str, output: &Schema) -> Error {

@@ -120,7 +120,7 @@ pub(crate) fn job(
 }
 
 /// Whether a pipeline is run by interval: it has a schedule and tables, or programs, or one of its tables is replaced
-/// interval by interval.
+/// by runs.
 ///
 /// # Errors
 /// Plan, when a table that it writes is not declared.
@@ -130,14 +130,14 @@ pub(crate) fn is_by_interval(workspace: &Workspace, pipeline: &Pipeline) -> Resu
     Ok(has || replaces_intervals(workspace, pipeline)?)
 }
 
-/// Whether one of the tables of a pipeline is replaced interval by interval, which only runs of intervals can.
+/// Whether one of the tables of a pipeline is replaced, in part or as a whole, which only runs of intervals can.
 ///
 /// # Errors
 /// Plan, when a table that it writes is not declared.
 pub(crate) fn replaces_intervals(workspace: &Workspace, pipeline: &Pipeline) -> Result<bool> {
     for insert in &pipeline.inserts {
         let settings = workspace.catalog.settings(&insert.target, Side::Live).map_err(|e| e.at(&insert.place))?;
-        if settings.text("write") == Some("replace") {
+        if matches!(settings.text("write"), Some("replace" | "overwrite")) {
             return Ok(true);
         }
     }

@@ -14,7 +14,7 @@ use tidemill_runtime::{Committable, SinkCommitter};
 
 use super::location::{Place, names_below};
 use super::merge::merge;
-use super::sink::{Prepared, PreparedFile, Target, create_folder, interval_name, sync_folder};
+use super::sink::{Prepared, PreparedFile, Replaces, Target, create_folder, interval_name, sync_folder};
 
 /// Publishes what the writers of one sink staged.
 pub(super) struct FilesCommitter {
@@ -28,7 +28,12 @@ impl FilesCommitter {
 
     /// Whether the target holds rows that an interval's file cannot replace.
     pub(super) fn check(&self) -> Result<()> {
-        let Some(interval) = self.target.interval.filter(|_| self.target.replaces) else { return Ok(()) };
+        let Some(interval) = self.target.interval.filter(|_| self.target.replaces != Replaces::Own) else {
+            return Ok(());
+        };
+        if self.target.replaces == Replaces::Everything {
+            return self.check_everything();
+        }
         let own = interval_name(interval);
         for name in names_below(&self.target.folder)? {
             let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
@@ -44,6 +49,17 @@ impl FilesCommitter {
             }
         }
         Ok(())
+    }
+
+    /// Whether the target holds rows beside the one file that is overwritten.
+    fn check_everything(&self) -> Result<()> {
+        let own = self.target.whole();
+        let Some(other) = names_below(&self.target.folder)?.into_iter().find(|name| Some(name) != own.as_ref()) else {
+            return Ok(());
+        };
+        let message = format!("`{other}` in {} has rows that overwriting would leave", self.target.shown);
+        Err(Error::new(Kind::Config, "C338", message)
+            .fact("a table that is overwritten is one file: remove the others, or write to a folder of its own"))
     }
 
     fn staged(&self, file: &PreparedFile) -> PathBuf {

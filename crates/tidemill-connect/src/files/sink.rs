@@ -37,8 +37,7 @@ pub(super) struct Target {
     pub(super) identity: String,
     /// The interval whose rows are written, in a run of one.
     pub(super) interval: Option<Interval>,
-    /// Whether these are to be all rows of the interval, and not only all of this pipeline.
-    pub(super) replaces: bool,
+    pub(super) replaces: Replaces,
     pub(super) encoding: Encoding,
     /// The columns in the files.
     pub(super) schema: SchemaRef,
@@ -47,6 +46,20 @@ pub(super) struct Target {
     /// The places and names of the partition columns.
     pub(super) partitions: Vec<(usize, String)>,
 }
+
+/// What the file of a run takes the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaces {
+    /// The rows that this pipeline wrote for the interval.
+    Own,
+    /// All rows of the interval.
+    Interval,
+    /// All rows.
+    Everything,
+}
+
+/// The name, without its extension, of the file that has all rows.
+pub(super) const EVERYTHING: &str = "everything";
 
 /// What one lane prepared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,13 +93,13 @@ fn is_zero(n: &u64) -> bool {
 impl Target {
     /// The name of the one file that a run of an interval writes.
     pub(super) fn whole(&self) -> Option<String> {
-        let interval = interval_name(self.interval?);
-        let extension = self.encoding.extension();
-        Some(match self.replaces {
-            true => format!("{interval}.{extension}"),
+        let stem = match (self.interval?, self.replaces) {
+            (_, Replaces::Everything) => EVERYTHING.to_owned(),
+            (interval, Replaces::Interval) => interval_name(interval),
             // Appended rows stand beside those of other pipelines.
-            false => format!("part-{}-{interval}.{extension}", self.identity),
-        })
+            (interval, Replaces::Own) => format!("part-{}-{}", self.identity, interval_name(interval)),
+        };
+        Some(format!("{stem}.{}", self.encoding.extension()))
     }
 }
 
@@ -107,9 +120,22 @@ impl FilesSink {
                 return Err(Error::new(Kind::Config, "C331", message)
                     .fact("run the pipeline with --interval, or write = 'append'"));
             }
+            WriteMode::Overwrite { .. } if target.interval.is_none() => {
+                let message = format!("`{}` is overwritten run by run, and this run has no interval", spec.name);
+                return Err(Error::new(Kind::Config, "C331", message)
+                    .fact("give the pipeline a scheduled trigger, or run it with --interval"));
+            }
             // The files of an appending run of an interval are those of that interval: a rerun replaces its own.
-            WriteMode::Replace { .. } | WriteMode::Append | WriteMode::Changelog { .. } => target.interval,
+            WriteMode::Replace { .. }
+            | WriteMode::Overwrite { .. }
+            | WriteMode::Append
+            | WriteMode::Changelog { .. } => target.interval,
         };
+        if let Some(part) = target.mode.part() {
+            let message = format!("`{}` is written whole, and only rows with {part} are to be replaced", spec.name);
+            return Err(Error::new(Kind::Config, "C337", message)
+                .fact("use connector = 'delta', which replaces rows by a condition, or a folder for each part"));
+        }
         let encoding = Encoding::of(spec)?;
         let identity = format!("{}-{}", plain(&target.pipeline), plain(&target.sink));
         refuse_file(&location)?;
@@ -151,7 +177,11 @@ impl FilesSink {
             format.encoder(SchemaRef::clone(&schema))?;
         }
         let (folder, shown) = (location.root, location.shown);
-        let replaces = matches!(target.mode, WriteMode::Replace { .. });
+        let replaces = match target.mode {
+            WriteMode::Replace { .. } => Replaces::Interval,
+            WriteMode::Overwrite { .. } => Replaces::Everything,
+            _ => Replaces::Own,
+        };
         let target =
             Target { folder, shown, staging, identity, interval, replaces, encoding, schema, kept, partitions };
         Ok(FilesSink { target: Arc::new(target) })
@@ -227,6 +257,9 @@ impl Sink for FilesSink {
 
     fn guarantee(&self) -> String {
         match self.target.interval {
+            Some(_) if self.target.replaces == Replaces::Everything => {
+                "exactly-once: one file, replaced at once".to_owned()
+            }
             Some(_) => "exactly-once: one file for an interval, replaced at once".to_owned(),
             None => "exactly-once: files are staged, then published under a name of the epoch".to_owned(),
         }

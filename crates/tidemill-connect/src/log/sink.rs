@@ -55,9 +55,9 @@ impl LogSink {
                     "a topic only grows: write = 'append' keeps every version; a `delta` table takes upserts",
                 );
             }
-            WriteMode::Replace { .. } => {
+            WriteMode::Replace { .. } | WriteMode::Overwrite { .. } => {
                 return refused(
-                    "replacing an interval",
+                    "replacing rows",
                     "a topic only grows: write = 'append'; `files` and `delta` can replace",
                 );
             }

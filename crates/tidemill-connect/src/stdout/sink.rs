@@ -40,7 +40,7 @@ impl StdoutSink {
         let changes = match &target.mode {
             WriteMode::Append | WriteMode::Changelog { .. } => false,
             WriteMode::Upsert { .. } => true,
-            WriteMode::Replace { .. } => {
+            WriteMode::Replace { .. } | WriteMode::Overwrite { .. } => {
                 let message = format!("`{}` is the standard output, where nothing can be replaced", spec.name);
                 return Err(Error::new(Kind::Config, "C344", message).fact("use write = 'append'"));
             }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use tempfile::TempDir;
 use tidemill_model::{Clock, Epoch, Kind, Settings, Timestamp};
-use tidemill_runtime::{Batch, Committable, Connector, DatasetSpec, Environment, Sink, SinkTarget, WriteMode};
+use tidemill_runtime::{
+    Batch, Committable, Connector, DatasetSpec, Environment, Sink, SinkTarget, TablePart, WriteMode,
+};
 
 use super::Stdout;
 
@@ -136,7 +138,7 @@ fn changes_say_what_they_do() {
 #[test]
 fn what_a_terminal_cannot_do_is_refused() {
     let (folder, screen) = (TempDir::new().expect("a folder"), Screen::default());
-    let replace = WriteMode::Replace { column: "n".to_owned() };
+    let replace = WriteMode::Replace { column: "n".to_owned(), part: TablePart::default() };
     assert_eq!(sink(&folder, &screen, replace).expect_err("refused").code(), "C344");
     let append = sink(&folder, &screen, WriteMode::Append).expect("a sink");
     let retraction = Batch { rows: numbers(&[1]), weights: Some(vec![-1].into()) };

@@ -92,7 +92,7 @@ fn a_growing_table_is_read_file_by_file_and_resumed_inside_one() {
     assert!(matches!(reader.next(), Ok(Pull::Finished)));
     world.write(2, &[("d", "eu", Some(9), 4)]);
     assert_eq!(source.list_splits().expect("lists").len(), 3);
-    world.mode = WriteMode::Replace { column: "at".to_owned() };
+    world.mode = WriteMode::Replace { column: "at".to_owned(), part: tidemill_runtime::TablePart::default() };
     world.interval = Some(seconds(0, 100));
     world.write(3, &[("e", "eu", Some(9), 4)]);
     let error = source.list_splits().expect_err("refused");

@@ -24,3 +24,4 @@ mod restart;
 mod scheduled;
 mod soak;
 mod verify;
+mod writes;

@@ -3,6 +3,7 @@
 //! **Invariant:** a bounded query sees the rows that a stream would accept, through the same sources, formats and
 //! gates, and writes through the same sinks.
 
+mod confined;
 mod dataset_exec;
 mod engine;
 mod estimate;

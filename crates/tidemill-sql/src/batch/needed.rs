@@ -171,7 +171,7 @@ mod tests {
         let count = random.usize(1..5);
         let (low, high) = (random.i64(0..6), random.i64(6..9));
         let nulls = random.u8(0..4);
-        let mut values = |random: &mut fastrand::Rng| -> Vec<Option<i64>> {
+        let values = |random: &mut fastrand::Rng| -> Vec<Option<i64>> {
             (0..count).map(|_| (random.u8(0..4) >= nulls).then(|| random.i64(low..high))).collect()
         };
         let (n, s, b) = (values(random), values(random), values(random));

@@ -18,7 +18,7 @@ use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use tidemill_model::{Interval, Timestamp};
 
-use super::locality::{dataset_of, examine, time_join, times};
+use super::locality::{Seen, dataset_of, examine, time_join, times};
 use crate::language::Project;
 use crate::session::{
     AsofNode, DedupNode, Meaning, Over, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of, over,
@@ -46,12 +46,12 @@ pub(super) fn owned(
     project: &Project,
 ) -> Result<Owned> {
     let seen = examine(&plan, project)?;
+    let whole = whole_of(&seen);
     let mut times = times(&plan, project);
     if seen.paired {
         // No column says which rows an interval owns.
         times.iter_mut().for_each(|time| *time = Meaning::Plain);
     }
-    let whole = seen.whole.or_else(|| (!seen.event).then(|| "it reads no dataset with event time".to_owned()));
     if whole.is_some() {
         let all = Interval { start: Timestamp(i64::MIN), end: interval.end.max(done.unwrap_or(interval.end)) };
         let plan = plan.transform_up_with_subqueries(|node| scan_within(node, all))?;
@@ -61,6 +61,16 @@ pub(super) fn owned(
     let plan = narrowing.narrow(plan, interval.start, false)?;
     let from = Some(narrowing.from).filter(|from| from.0 > i64::MIN);
     Ok(Owned { plan, from, times, whole: None })
+}
+
+/// Whether the results of a plan belong to no interval.
+pub(super) fn is_whole(plan: &LogicalPlan, project: &Project) -> Result<bool> {
+    Ok(whole_of(&examine(plan, project)?).is_some())
+}
+
+/// Why results belong to no interval.
+fn whole_of(seen: &Seen) -> Option<String> {
+    seen.whole.clone().or_else(|| (!seen.event).then(|| "it reads no dataset with event time".to_owned()))
 }
 
 struct Narrowing<'a> {

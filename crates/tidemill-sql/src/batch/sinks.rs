@@ -11,7 +11,9 @@ use tidemill_checkpoint::Manifest;
 use tidemill_model::{Epoch, Error, Interval, Result, Timestamp};
 use tidemill_runtime::{Committable, Sink, SinkTarget, WriteMode};
 
+use super::confined::Confined;
 use crate::catalog::Catalog;
+use crate::language::Insert;
 use crate::session::{default_sequence, result_schema};
 
 /// Where rows go.
@@ -27,12 +29,13 @@ impl Target {
     pub(super) fn open(
         catalog: &Catalog,
         pipeline: &str,
-        name: &str,
+        insert: &Insert,
         plan: &LogicalPlan,
         interval: Option<Interval>,
     ) -> Result<Target> {
+        let name = insert.target.as_str();
         let schema = result_schema(plan);
-        let mut mode = catalog.write_mode(name, &schema)?;
+        let mut mode = catalog.write_mode(name, &schema, insert.part.as_ref())?;
         if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
             *sequence = default_sequence(plan, catalog.project());
         }
@@ -44,7 +47,14 @@ impl Target {
         };
         let (pipeline, sink) = (pipeline.to_owned(), name.to_owned());
         let target = SinkTarget { pipeline, sink, schema, mode: mode.clone(), interval, staging };
-        Ok(Target { name: name.to_owned(), mode, sink: catalog.sink(name, &target)? })
+        let sink = catalog.sink(name, &target)?;
+        let sink: Arc<dyn Sink> = match &mode {
+            WriteMode::Replace { part, .. } | WriteMode::Overwrite { part } => {
+                Arc::new(Confined::new(sink, name, part.clone(), &target.schema)?)
+            }
+            _ => sink,
+        };
+        Ok(Target { name: name.to_owned(), mode, sink })
     }
 
     /// Publishes what was prepared.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use tidemill_model::{Clock, Error, Kind, OptionKind, OptionSpec, Result, Settings, Timestamp};
 use tidemill_runtime::{
-    Connector, DatasetSpec, Decoder, Encoder, Environment, Format, Sink, SinkTarget, Source, WriteMode,
+    Connector, DatasetSpec, Decoder, Encoder, Environment, Format, Sink, SinkTarget, Source, TablePart, WriteMode,
 };
 
 use super::{Catalog, Formats, Registry, Side};
@@ -200,11 +200,11 @@ fn write_modes_need_their_columns() {
     let at = |names: &[&str]| {
         Schema::new(names.iter().map(|name| Field::new(*name, time.clone(), true)).collect::<Vec<_>>())
     };
-    let mode = |name: &str, output: &[&str]| catalog.write_mode(name, &at(output)).map_err(|e| render(&e, false));
+    let mode = |name: &str, output: &[&str]| catalog.write_mode(name, &at(output), None).map_err(|e| render(&e, false));
     assert_eq!(mode("a", &["id"]), Ok(WriteMode::Append));
     let upsert = WriteMode::Upsert { key: vec!["id".to_owned()], sequence: Some("v".to_owned()) };
     assert_eq!(mode("u", &["id", "v"]), Ok(upsert));
-    let replace = |column: &str| Ok(WriteMode::Replace { column: column.to_owned() });
+    let replace = |column: &str| Ok(WriteMode::Replace { column: column.to_owned(), part: TablePart::default() });
     assert_eq!(mode("r", &["c", "window_start"]), replace("c"));
     assert_eq!(mode("r", &["window_start"]), replace("window_start"));
     assert_eq!(mode("s", &["v", "window_start"]), replace("v"));
@@ -217,6 +217,6 @@ fn write_modes_need_their_columns() {
         let shown = mode(name, &output).expect_err("refused");
         assert!(shown.contains(why), "{name}\n{shown}");
     }
-    let number = catalog.write_mode("r", &columns(&["c"])).expect_err("no time");
+    let number = catalog.write_mode("r", &columns(&["c"]), None).expect_err("no time");
     assert_eq!(number.caret_label(), "it is a BIGINT");
 }

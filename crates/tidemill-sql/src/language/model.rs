@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
 use tidemill_model::{Options, Place, Settings, Timestamp, Trigger};
-use tidemill_runtime::ErrorLimit;
+use tidemill_runtime::{ErrorLimit, TablePart};
 
 use super::beside::{Expectation, Task, Wait};
 use super::config::Config;
@@ -215,6 +215,8 @@ pub struct Insert {
     pub columns: Vec<String>,
     /// INSERT INTO t BY NAME.
     pub by_name: bool,
+    /// REPLACE WHERE: the part of the table that a run replaces, and where it stands.
+    pub part: Option<(TablePart, Place)>,
     /// Its query.
     pub query: Box<ast::Query>,
     /// Where the target stands.

@@ -95,9 +95,9 @@ pub const DATASET_OPTIONS: &[OptionSpec] = &[
     OptionSpec::optional("format", OptionKind::Text, None, "How rows are written as bytes."),
     OptionSpec::optional(
         "write",
-        OptionKind::OneOf(&["append", "upsert", "replace"]),
+        OptionKind::OneOf(&["append", "upsert", "replace", "overwrite"]),
         Some("append"),
-        "How inserted rows change the table: append, upsert by PRIMARY KEY, or replace an interval.",
+        "How inserted rows change the table: append, upsert by PRIMARY KEY, replace an interval, or overwrite the table with the whole result. INSERT INTO … REPLACE WHERE confines the last two to a part.",
     ),
     OptionSpec::optional(
         "idle",

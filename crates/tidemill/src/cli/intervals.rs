@@ -147,10 +147,12 @@ fn delivery(workspace: &Workspace, pipeline: &Pipeline, output: &Output) -> Resu
         let settings = workspace.catalog.settings(&insert.target, tidemill_sql::Side::Live)?;
         let how = match settings.text("write") {
             Some("replace") => "exactly-once: a run replaces its interval's rows",
+            Some("overwrite") => "exactly-once: a run replaces all rows",
             Some("upsert") => "exactly-once: a run merges its rows by key",
             _ => "exactly-once: a run adds its rows once",
         };
-        output.line(format!("  Delivery > {}  {how}", insert.target));
+        let of = insert.part.as_ref().map(|(part, _)| format!(" where {part}")).unwrap_or_default();
+        output.line(format!("  Delivery > {}  {how}{of}", insert.target));
     }
     Ok(())
 }

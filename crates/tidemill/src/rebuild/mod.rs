@@ -139,7 +139,7 @@ fn facts(
     };
     let written = match plan.sinks.iter().find(|sink| sink.name == name).map(|sink| &sink.mode) {
         Some(WriteMode::Upsert { .. }) => Written::Upsert { overwrites: sink.overwrites() },
-        Some(WriteMode::Replace { .. }) => Written::Replace,
+        Some(WriteMode::Replace { .. } | WriteMode::Overwrite { .. }) => Written::Replace,
         // Changes that were given out cannot be taken back, and nobody knows what of them stands.
         Some(WriteMode::Append | WriteMode::Changelog { .. }) | None => Written::Append,
     };

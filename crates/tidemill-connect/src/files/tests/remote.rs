@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use tidemill_model::{Epoch, Interval, Kind, Timestamp};
-use tidemill_runtime::{Batch, Committable, DatasetSpec, Sink, SinkTarget, Source, WriteMode};
+use tidemill_runtime::{Batch, Committable, DatasetSpec, Sink, SinkTarget, Source, TablePart, WriteMode};
 
 use super::super::location::{Location, Place};
 use super::super::remote::Remote;
@@ -105,7 +105,10 @@ fn epochs_are_uploaded_once_and_read_back() {
 fn an_interval_is_replaced_by_one_put() {
     let (rig, bucket) = (Rig::new(), bucket());
     let interval = Some(Interval { start: Timestamp(0), end: Timestamp(3_600_000_000) });
-    let target = SinkTarget { interval, ..rig.target(WriteMode::Replace { column: "at".to_owned() }) };
+    let target = SinkTarget {
+        interval,
+        ..rig.target(WriteMode::Replace { column: "at".to_owned(), part: TablePart::default() })
+    };
     let spec = spec(&[("format", "parquet")]);
     let sink = FilesSink::at(location(&bucket, None), &spec, &target).expect("a sink");
     for (epoch, counts) in [(1, [10, 10]), (2, [3, 0]), (3, [0, 0])] {

@@ -1,7 +1,7 @@
 //! Writing: the laws of sinks, with crashes at each step.
 
 use tidemill_model::{Epoch, Interval, Kind, Timestamp};
-use tidemill_runtime::{Batch, Committable, Sink, SinkTarget, WriteMode};
+use tidemill_runtime::{Batch, Committable, Sink, SinkTarget, TablePart, WriteMode};
 
 use super::{Rig, ids, orders, read_all};
 
@@ -25,7 +25,10 @@ fn hour(n: i64) -> Interval {
 }
 
 fn replacing(rig: &Rig, interval: Interval) -> SinkTarget {
-    SinkTarget { interval: Some(interval), ..rig.target(WriteMode::Replace { column: "at".to_owned() }) }
+    SinkTarget {
+        interval: Some(interval),
+        ..rig.target(WriteMode::Replace { column: "at".to_owned(), part: TablePart::default() })
+    }
 }
 
 const FORMATS: [&str; 3] = ["json", "csv", "parquet"];
@@ -243,13 +246,44 @@ fn rows_that_cannot_be_replaced_are_not_doubled() {
 }
 
 #[test]
+fn a_table_that_is_overwritten_is_one_file() {
+    for format in FORMATS {
+        let rig = Rig::new();
+        let options = [("path", "out"), ("format", format)];
+        let whole = |n| SinkTarget {
+            interval: Some(hour(n)),
+            ..rig.target(WriteMode::Overwrite { part: TablePart::default() })
+        };
+        for (n, epoch, first, count) in [(1, 1, 0, 5), (2, 2, 3, 9), (1, 3, 100, 2), (3, 4, 0, 0)] {
+            let sink = rig.sink(&options, &whole(n)).expect("a sink");
+            let prepared: Vec<Committable> = stage(&*sink, 0, epoch, first, count).into_iter().collect();
+            let seen = rig.visible("out");
+            commit(&*sink, epoch, &prepared);
+            commit(&*sink, epoch, &prepared);
+            if count == 0 {
+                assert_eq!(rig.visible("out"), [""; 0], "no rows, no file");
+                continue;
+            }
+            assert_eq!(ids(&read_all(&rig, &options)), (first..first + count).collect::<Vec<_>>(), "{format}");
+            assert!(rig.visible("out").len() == 1 && seen.len() <= 1, "{:?}", rig.visible("out"));
+        }
+        rig.write("out/other.jsonl", "{}\n");
+        let error = rig.sink(&options, &whole(1)).expect("a sink").committer().err().expect("other rows");
+        assert_eq!((error.kind(), error.code()), (Kind::Config, "C338"));
+    }
+}
+
+#[test]
 fn what_files_cannot_do_is_refused_with_what_can() {
     let rig = Rig::new();
     rig.write("taken", "");
     let upsert = rig.target(WriteMode::Upsert { key: vec!["id".to_owned()], sequence: None });
     let append = rig.target(WriteMode::Append);
-    let no_interval = rig.target(WriteMode::Replace { column: "at".to_owned() });
+    let no_interval = rig.target(WriteMode::Replace { column: "at".to_owned(), part: TablePart::default() });
+    let part = TablePart::default().only("region", [Some("eu".to_owned())]);
+    let part = SinkTarget { interval: Some(hour(0)), ..rig.target(WriteMode::Overwrite { part }) };
     for (options, target, code) in [
+        (vec![("path", "out")], &part, "C337"),
         (vec![("path", "out")], &upsert, "C330"),
         (vec![("path", "out")], &no_interval, "C331"),
         (vec![("partition_by", "region")], &replacing(&rig, hour(0)), "C332"),

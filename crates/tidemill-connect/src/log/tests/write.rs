@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::Int64Array;
 use tidemill_model::{Epoch, Kind};
-use tidemill_runtime::{Batch, Connector, WriteMode};
+use tidemill_runtime::{Batch, Connector, TablePart, WriteMode};
 
 use super::{LogConnector, World, expect, rows};
 
@@ -109,7 +109,7 @@ fn what_a_topic_cannot_be_is_refused() {
 
     let modes = [
         WriteMode::Upsert { key: vec!["id".to_owned()], sequence: None },
-        WriteMode::Replace { column: "id".to_owned() },
+        WriteMode::Replace { column: "id".to_owned(), part: TablePart::default() },
     ];
     for mode in modes {
         let mut target = other.target("p");

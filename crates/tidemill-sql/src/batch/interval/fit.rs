@@ -38,7 +38,11 @@ pub(super) fn can_write(target: &Target, place: &Place, owned: &Owned, interval:
     let refuse = |code, message: String| Err(Error::new(Kind::Plan, code, message).at(place));
     let advise = |refused: Result<()>, advice: &str| refused.map_err(|e| e.fact(advice));
     match (&target.mode, &owned.whole) {
-        (WriteMode::Upsert { .. }, _) | (WriteMode::Append, None) => Ok(()),
+        (WriteMode::Upsert { .. }, _) | (WriteMode::Append, None) | (WriteMode::Overwrite { .. }, Some(_)) => Ok(()),
+        (WriteMode::Overwrite { .. }, None) => advise(
+            refuse("P186", format!("write = 'overwrite' would leave only the rows of {interval} in `{name}`")),
+            "use write = 'replace', which replaces the rows of the interval, or ask for a result over all rows",
+        ),
         (WriteMode::Changelog { .. }, _) => advise(
             refuse("P187", format!("`{name}` is a changelog, which only a live trigger writes")),
             "run the pipeline without --interval, or write into a table with write = 'upsert' or 'replace'",
@@ -52,10 +56,10 @@ pub(super) fn can_write(target: &Target, place: &Place, owned: &Owned, interval:
             });
             advise(
                 refused,
-                "use write = 'upsert' with a PRIMARY KEY, or group by a window: TUMBLE(table, time, INTERVAL '…')",
+                "use write = 'overwrite', or 'upsert' with a PRIMARY KEY, or group by a window: TUMBLE(table, time, INTERVAL '…')",
             )
         }
-        (WriteMode::Replace { column }, None) => {
+        (WriteMode::Replace { column, .. }, None) => {
             let at = owned.plan.schema().fields().iter().position(|field| field.name() == column);
             let starts = |size: WindowSize, at: Timestamp| size.tiles() && size.last_start(at.0) == Some(at.0);
             match at.and_then(|at| owned.times.get(at)) {

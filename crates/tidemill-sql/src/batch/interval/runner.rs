@@ -7,18 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tidemill_checkpoint::{Counters, Manifest, OpenRun, StepDone};
 use tidemill_model::{Epoch, Error, Generation, Grid, Interval, Kind, Result, Span, Timestamp};
 use tidemill_runtime::exec::StopFlag;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::engine::Engine;
+use super::super::owned::is_whole;
 use super::super::progress::BatchProgress;
 use super::super::reading::{Heard, STOPPED, stopped};
 use super::super::sinks::Target;
 use super::fit::may_append;
+use super::late::Seen;
 use super::making::{Head, Made, Making, Shared};
 use super::programs::{Call, StepEvent, Unwatched, Watcher};
 use super::report::{IntervalReport, RunContext};
@@ -27,7 +30,7 @@ use super::stage::{Staging, judge_input};
 use super::stand::is_worth_a_record;
 use super::steps::{Step, Work, by, steps};
 use crate::catalog::Catalog;
-use crate::language::Pipeline;
+use crate::language::{Insert, Pipeline, from_datafusion};
 
 /// How many steps of one run compute at the same time: each of them uses all lanes, and more only share them.
 const STEPS_AT_ONCE: usize = 4;
@@ -97,6 +100,13 @@ pub struct Runner<'a> {
     /// Datasets with event time that others write: rows of intervals that are done may come to them.
     pub(super) watched: BTreeSet<String>,
     grid: Option<Grid>,
+    /// Held by whoever computes a result over all rows.
+    turns: Arc<Mutex<()>>,
+}
+
+/// The end of the latest interval that is done.
+fn through(latest: Option<&Manifest>) -> Option<Timestamp> {
+    latest.and_then(|m| m.ledger.entries().iter().map(|entry| entry.interval.end).max())
 }
 
 impl<'a> Runner<'a> {
@@ -133,6 +143,7 @@ impl<'a> Runner<'a> {
             head: Mutex::new(head),
             watched,
             grid: pipeline.scheduling.grid.clone(),
+            turns: Arc::default(),
         })
     }
 
@@ -256,7 +267,7 @@ impl<'a> Runner<'a> {
             if run.steps.contains_key(step.name.as_ref()) {
                 continue;
             }
-            let target = Target::open(self.catalog, &self.pipeline.name, &step.name, plan, Some(asked.interval));
+            let target = Target::open(self.catalog, &self.pipeline.name, insert, plan, Some(asked.interval));
             let target = target.map_err(|e| e.at(&insert.place))?;
             // Told before any step of the run is computed: none of it is tried then.
             let stood = done.is_some() || run.wrote.contains(step.name.as_ref());
@@ -277,7 +288,7 @@ impl<'a> Runner<'a> {
             attempt: run.failed + 1,
             heard: Arc::new(Heard::but(run.steps.values().flat_map(|done| done.heard.iter().cloned()))),
             targets,
-            through: latest.and_then(|m| m.ledger.entries().iter().map(|entry| entry.interval.end).max()),
+            through: through(latest),
             only: Arc::new(head.seen.clone()),
             progress: Arc::clone(&asked.progress),
         };
@@ -399,10 +410,30 @@ impl<'a> Runner<'a> {
         failures
     }
 
+    /// Results over all rows stand in the order in which they are computed: one that was begun before another stood would
+    /// set the target back behind it.
+    async fn turn(&self, plan: &LogicalPlan, insert: &Insert) -> Result<Option<OwnedMutexGuard<()>>> {
+        let whole = is_whole(plan, self.catalog.project()).map_err(|e| from_datafusion(&e, &insert.place))?;
+        Ok(if whole { Some(Arc::clone(&self.turns).lock_owned().await) } else { None })
+    }
+
+    /// The end of the latest interval in which a step stands, and all splits that were looked at.
+    async fn newest(&self, step: &str) -> (Option<Timestamp>, Arc<Seen>) {
+        let head = self.head.lock().await;
+        let open = head.latest.iter().flat_map(|m| m.runs.iter()).filter(|run| run.steps.contains_key(step));
+        let end = open.map(|run| run.interval.end).chain(through(head.latest.as_ref())).max();
+        (end, Arc::new(head.seen.clone()))
+    }
+
     /// Computes a step; nothing of it is visible.
     async fn make(&self, step: &Step<'a>, shared: &Shared, values: BTreeMap<String, String>) -> Result<Made> {
         match &step.work {
-            Work::Insert { insert, reads, .. } => {
+            Work::Insert { insert, plan, reads } => {
+                let turn = self.turn(plan, insert).await?;
+                let (through, only) = match &turn {
+                    Some(_) => self.newest(&step.name).await,
+                    None => (shared.through, Arc::clone(&shared.only)),
+                };
                 let target = shared.targets.get(step.name.as_ref()).cloned();
                 let staging = Staging {
                     catalog: self.catalog,
@@ -410,9 +441,10 @@ impl<'a> Runner<'a> {
                     pipeline: self.pipeline,
                     context: &self.context,
                     interval: shared.interval,
-                    through: shared.through,
+                    through,
                     heard: &shared.heard,
-                    only: &shared.only,
+                    only: &only,
+                    turn,
                     progress: &shared.progress,
                     sizes: shared.sizes.get(step.name.as_ref()).cloned().unwrap_or_default(),
                     values,

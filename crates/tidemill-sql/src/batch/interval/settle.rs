@@ -48,7 +48,7 @@ pub(super) fn recommit(
             return Err(orphaned(&pipeline.name, latest.epoch, &name));
         };
         let (plan, _) = output(catalog, engine, insert)?;
-        Target::open(catalog, &pipeline.name, &name, &plan, interval)?.commit(latest.epoch, &committables)?;
+        Target::open(catalog, &pipeline.name, insert, &plan, interval)?.commit(latest.epoch, &committables)?;
     }
     checkpoints.mark_published(latest)
 }

@@ -14,6 +14,7 @@ use tidemill_checkpoint::TableMet;
 use tidemill_model::{Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::DeadLetter;
 use tidemill_runtime::exec::StopFlag;
+use tokio::sync::OwnedMutexGuard;
 
 use super::super::engine::Engine;
 use super::super::guard::{Guarding, guard};
@@ -51,6 +52,8 @@ pub(super) struct Staging<'a> {
     pub(super) sizes: Vec<u64>,
     /// What the tasks that are done gave.
     pub(super) values: BTreeMap<String, String>,
+    /// Held until it stands, when its result is over all rows.
+    pub(super) turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// What was computed.
@@ -63,6 +66,7 @@ pub(super) struct Staged {
     pub(super) tables: BTreeMap<String, TableMet>,
     /// What was expected of its rows and is not so.
     pub(super) warnings: Vec<String>,
+    pub(super) turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Staging<'_> {
@@ -101,7 +105,8 @@ impl Staging<'_> {
             read_from: owned.from,
             whole_because: owned.whole,
         };
-        Ok(Staged { target: self.target, report, written, findings, tables, warnings: judged.warnings })
+        let (warnings, turn) = (judged.warnings, self.turn);
+        Ok(Staged { target: self.target, report, written, findings, tables, warnings, turn })
     }
 
     /// Gives the rows that may stand to the writers, once they are as is expected.

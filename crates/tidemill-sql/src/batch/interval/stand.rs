@@ -62,7 +62,7 @@ impl Runner<'_> {
             at: self.context.clock.now(),
             value: None,
         };
-        let (mut entry, mut report, mut target) = (Entry::default(), None, None);
+        let (mut entry, mut report, mut target, mut turn) = (Entry::default(), None, None, None);
         let (mut warnings, mut size) = (Vec::new(), None);
         match made {
             Made::Value(value) => done.value = value,
@@ -72,7 +72,10 @@ impl Runner<'_> {
             }
             Made::Rows(staged) => {
                 let staged = *staged;
-                let committables = staged.written.prepare(epoch).await?;
+                // A result over all rows is newer than what is stored, though it may be less.
+                let anew = staged.report.whole_because.is_some() && staged.target.sink.overwrites();
+                let committables = staged.written.prepare(epoch, anew).await?;
+                turn = staged.turn;
                 let mut owners: BTreeMap<(String, bool), Interval> =
                     staged.findings.heard.iter().map(|name| ((name.clone(), false), interval)).collect();
                 owners.insert((staged.report.name.clone(), true), staged.report.letters_of(interval));
@@ -111,6 +114,7 @@ impl Runner<'_> {
         }
         self.context.checkpoints.mark_published(&manifest)?;
         head.published = true;
+        drop(turn);
         self.context.checkpoints.prune(&manifest)?;
         let given = making.run.steps.get(step.name.as_ref());
         let (rows, value) = given.map_or((0, None), |done| (done.rows, done.value.as_deref()));

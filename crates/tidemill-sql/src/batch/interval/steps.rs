@@ -182,8 +182,9 @@ fn of_insert<'a>(
         after.insert(Cow::from(&task.name));
     }
     let expected: Vec<String> = expected_of(pipeline, &insert.target).iter().map(|e| text_of(e)).collect();
-    let fingerprint =
-        fingerprint(&format!("{}\n{:?}\n{expected:?}", plan.display_indent_schema(), result_schema(&plan)));
+    let part = insert.part.as_ref().map(|(part, _)| format!("\n{part}")).unwrap_or_default();
+    let query = plan.display_indent_schema().to_string();
+    let fingerprint = fingerprint(&format!("{query}\n{:?}\n{expected:?}{part}", result_schema(&plan)));
     Ok(Step {
         nowhere: &insert.place,
         name: Cow::from(&insert.target),

@@ -255,7 +255,7 @@ impl SinkWriter for ShelfWriter {
                 _ => Vec::new(),
             };
             let time = match &self.sink.target.mode {
-                WriteMode::Replace { column } => {
+                WriteMode::Replace { column, .. } => {
                     Some(named(column).as_primitive::<TimestampMicrosecondType>().value(row))
                 }
                 _ => None,
@@ -294,6 +294,7 @@ impl SinkCommitter for ShelfCommitter {
             (WriteMode::Replace { .. }, Some(interval)) => {
                 rows.retain(|row| row.time.is_none_or(|at| !interval.contains(Timestamp(at))));
             }
+            (WriteMode::Overwrite { .. }, _) => rows.clear(),
             (WriteMode::Upsert { .. }, _) => rows.retain(|row| new.iter().all(|other| other.key != row.key)),
             _ => {}
         }

@@ -367,7 +367,10 @@ impl Verifying<'_> {
                 }
             }
             To::Table(insert) => {
-                let mut mode = self.catalog.write_mode(&insert.target, &schema).map_err(|e| e.at(&insert.place))?;
+                let mut mode = self
+                    .catalog
+                    .write_mode(&insert.target, &schema, insert.part.as_ref())
+                    .map_err(|e| e.at(&insert.place))?;
                 if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
                     *sequence = default_sequence(&plan, self.catalog.project());
                 }

@@ -9,6 +9,7 @@ use super::beside;
 use super::cursor::Cursor;
 use super::table::table;
 use super::{Header, Statements};
+use crate::language::constant::table_part;
 use crate::language::model::{Insert, View};
 
 const POSSIBLE: &str = "statements: CREATE PIPELINE, CREATE TABLE, CREATE VIEW, CREATE MATERIALIZED VIEW, INSERT INTO, CREATE TASK, CREATE WAIT, CREATE EXPECTATION";
@@ -89,7 +90,9 @@ fn insert(cursor: &mut Cursor<'_>, statements: &mut Statements) -> Result<()> {
     let place = cursor.here();
     if cursor.eat(&["OVERWRITE"]) {
         let error = Error::new(Kind::Plan, "P101", "INSERT OVERWRITE is not possible here").at(&place);
-        return Err(error.label("write INSERT INTO; the table's option `write` says how: append, upsert or replace"));
+        return Err(
+            error.label("write INSERT INTO; the table's option `write` says how: append, upsert, replace or overwrite")
+        );
     }
     cursor.expect(&["INTO"])?;
     let target = cursor.project_name("the table's name")?;
@@ -103,9 +106,22 @@ fn insert(cursor: &mut Cursor<'_>, statements: &mut Statements) -> Result<()> {
         let error = Error::new(Kind::Plan, "P100", "a list of columns and BY NAME exclude each other").at(&place);
         return Err(error.label("leave out one of them"));
     }
+    let place = cursor.here();
+    let part = match cursor.eat(&["REPLACE"]) {
+        true => {
+            cursor.expect(&["WHERE"])?;
+            let (condition, place) = cursor.expression()?;
+            Some((table_part(&condition).map_err(|e| e.at(&place))?, place))
+        }
+        false if cursor.sees(&["WHERE"]) => {
+            let error = Error::new(Kind::Plan, "P100", "WHERE stands before the query").at(&place);
+            return Err(error.label("write REPLACE WHERE … before the query, or WHERE within it"));
+        }
+        false => None,
+    };
     let query = cursor.query()?;
     let columns = columns.into_iter().map(|name| name.text).collect();
-    statements.inserts.push(Insert { target: target.text, columns, by_name, query, place: target.place });
+    statements.inserts.push(Insert { target: target.text, columns, by_name, part, query, place: target.place });
     Ok(())
 }
 

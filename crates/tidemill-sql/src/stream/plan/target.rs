@@ -31,7 +31,8 @@ impl Builder<'_> {
         }
         let mut from = self.place(&stream, statement)?;
         let mut schema = result_schema(&statement.plan);
-        let mut mode = self.catalog.write_mode(name, &schema).map_err(|error| error.at(&insert.place))?;
+        let mut mode =
+            self.catalog.write_mode(name, &schema, insert.part.as_ref()).map_err(|error| error.at(&insert.place))?;
         if stream.changes {
             by_key(&mut mode, self.key_of(&statement.plan), statement, insert)?;
         } else if let WriteMode::Upsert { sequence: sequence @ None, .. } = &mut mode {
