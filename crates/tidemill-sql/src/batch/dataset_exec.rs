@@ -3,20 +3,16 @@
 //! **Invariant:** the partitions of one scan together give every accepted row of every listed split once, whatever
 //! their number.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result as DfResult, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::execution_plan::EmissionType;
+use datafusion::physical_plan::metrics::BaselineMetrics;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use tidemill_model::{Error, Result};
 use tidemill_runtime::{Intake, Needed, ReadHints, Source, Split};
 
@@ -24,6 +20,7 @@ use super::estimate;
 use super::needed::Needing;
 use super::readers::{Block, Readers};
 use super::reading::{Reading, external};
+use crate::session::exec::{Exec, Execute, Inputs, Rounds, scanned};
 
 /// Decoded batches that wait for whoever consumes a partition: enough to keep both busy, and bounded.
 const WAITING_BATCHES: usize = 3;
@@ -35,16 +32,9 @@ pub(super) struct DatasetExec {
     splits: Vec<Split>,
     columns: Columns,
     needed: Option<Arc<Needing>>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
-    /// The readers of each round: the first execution of each partition belongs to round 0, the second to round 1.
-    rounds: Mutex<Rounds>,
-}
-
-#[derive(Default)]
-struct Rounds {
-    executed: Vec<usize>,
-    readers: Vec<(u64, Arc<Readers>)>,
+    partitions: usize,
+    /// The readers that all partitions take from, and the number of their scan.
+    readers: Rounds<(u64, Arc<Readers>)>,
 }
 
 /// The columns of a scan at its stages.
@@ -107,47 +97,26 @@ fn nullable(schema: &Schema) -> SchemaRef {
 }
 
 impl DatasetExec {
-    pub(super) fn new(
+    pub(super) fn over(
         reading: Reading,
         source: Arc<dyn Source>,
         splits: Vec<Split>,
         (columns, needed): (Columns, Option<Needing>),
         partitions: usize,
-    ) -> DatasetExec {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&columns.output)),
-            Partitioning::UnknownPartitioning(partitions),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        let rounds = Rounds { executed: vec![0; partitions], readers: Vec::new() };
-        DatasetExec {
-            reading,
-            source,
-            splits,
-            columns,
-            needed: needed.map(Arc::new),
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-            rounds: Mutex::new(rounds),
-        }
+    ) -> Arc<dyn ExecutionPlan> {
+        let (needed, readers) = (needed.map(Arc::new), Rounds::default());
+        Exec::plan(DatasetExec { reading, source, splits, columns, needed, partitions, readers }, [])
     }
 
-    fn readers(&self, partition: usize) -> Option<(u64, Arc<Readers>)> {
-        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-        let round = *rounds.executed.get(partition)?;
-        rounds.executed[partition] += 1;
-        if rounds.readers.len() == round {
-            let hints = ReadHints {
-                schema: Some(Arc::clone(&self.columns.decoded)),
-                interval: self.reading.interval,
-                event_time: self.reading.event_time.clone(),
-                needed: self.needed.clone().map(|needed| needed as Arc<dyn Needed>),
-            };
-            let readers = Readers::new(Arc::clone(&self.source), hints, self.splits.clone());
-            rounds.readers.push((self.reading.gathered.new_scan(), Arc::new(readers)));
-        }
-        rounds.readers.get(round).cloned()
+    fn readers(&self) -> (u64, Arc<Readers>) {
+        let hints = ReadHints {
+            schema: Some(Arc::clone(&self.columns.decoded)),
+            interval: self.reading.interval,
+            event_time: self.reading.event_time.clone(),
+            needed: self.needed.clone().map(|needed| needed as Arc<dyn Needed>),
+        };
+        let readers = Readers::new(Arc::clone(&self.source), hints, self.splits.clone());
+        (self.reading.gathered.new_scan(), Arc::new(readers))
     }
 
     fn worker(&self, scan: u64) -> Result<Worker> {
@@ -176,37 +145,33 @@ impl Worker {
     }
 }
 
-impl ExecutionPlan for DatasetExec {
-    fn name(&self) -> &'static str {
-        "DatasetExec"
+impl Execute<0> for DatasetExec {
+    const NAME: &'static str = "DatasetExec";
+
+    fn words(&self) -> String {
+        let names: Vec<&str> = self.columns.output.fields().iter().map(|field| field.name().as_str()).collect();
+        let (dataset, columns, splits) = (&self.reading.dataset, names.join(", "), self.splits.len());
+        let interval = self.reading.interval.map(|interval| format!(", interval={interval}")).unwrap_or_default();
+        let needed = self.needed.as_ref().map(|needed| format!(", needed={}", needed.words())).unwrap_or_default();
+        format!("{dataset}, columns=[{columns}], splits={splits}{interval}{needed}")
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn output(&self, _inputs: &Inputs<0>) -> PlanProperties {
+        scanned(&self.columns.output, self.partitions, EmissionType::Incremental)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
+    fn about(&self, _inputs: &[Arc<Statistics>], partition: Option<usize>) -> Option<Arc<Statistics>> {
+        let parts = partition.map_or(1, |_| self.partitions);
+        Some(estimate::of_splits(&self.splits, &self.reading.schema, &self.columns.output, parts))
     }
 
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
-    ) -> DfResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let missing = || external(Error::internal(format!("a scan has no partition {partition}")));
-        let (scan, readers) = self.readers(partition).ok_or_else(missing)?;
-        let mut worker = self.worker(scan).map_err(external)?;
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let context = format!("reading `{}`", self.reading.dataset);
-        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.columns.output), WAITING_BATCHES);
+    fn execute(of: &Exec<Self, 0>, partition: usize, _: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let own = &of.own;
+        let (scan, readers) = own.readers.next(partition, own.partitions, || Ok(own.readers()))?;
+        let mut worker = own.worker(scan).map_err(external)?;
+        let metrics = BaselineMetrics::new(&of.metrics, partition);
+        let context = format!("reading `{}`", own.reading.dataset);
+        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&own.columns.output), WAITING_BATCHES);
         let sender = stream.tx();
         stream.spawn_blocking(move || {
             let failed = |e: Error| external(e.context(&context));
@@ -222,43 +187,5 @@ impl ExecutionPlan for DatasetExec {
             Ok(())
         });
         Ok(stream.build())
-    }
-
-    fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
-        let parts = args.partition().map_or(1, |_| self.properties.partitioning.partition_count());
-        Ok(estimate::of_splits(&self.splits, &self.reading.schema, &self.columns.output, parts))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
-}
-
-impl DisplayAs for DatasetExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.columns.output.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(
-            f,
-            "DatasetExec: {}, columns=[{}], splits={}",
-            self.reading.dataset,
-            names.join(", "),
-            self.splits.len()
-        )?;
-        if let Some(interval) = self.reading.interval {
-            write!(f, ", interval={interval}")?;
-        }
-        match &self.needed {
-            Some(needed) => write!(f, ", needed={}", needed.words()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for DatasetExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DatasetExec")
-            .field("reading", &self.reading)
-            .field("splits", &self.splits.len())
-            .finish_non_exhaustive()
     }
 }

@@ -25,14 +25,6 @@ pub(super) fn of_splits(splits: &[Split], stored: &Schema, wanted: &Schema, part
     Arc::new(about)
 }
 
-/// What is known of the rows of an input of which some are left out, in other columns.
-pub(super) fn of_some(input: &Statistics, columns: &Schema) -> Arc<Statistics> {
-    let mut about = Statistics::new_unknown(columns);
-    about.num_rows = input.num_rows.to_inexact();
-    about.total_byte_size = input.total_byte_size.to_inexact();
-    Arc::new(about)
-}
-
 fn width(columns: &Schema) -> usize {
     let of = |data_type: &DataType| data_type.primitive_width().unwrap_or(OF_TEXT);
     columns.fields().iter().map(|field| of(field.data_type())).sum()

@@ -4,7 +4,6 @@
 //! read in their order.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -12,13 +11,11 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::Result as DfResult;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::execution_plan::EmissionType;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{Batch, Intake, ReadHints, Source, Split};
 
@@ -26,6 +23,7 @@ use super::dataset_exec::Columns;
 use super::readers::Readers;
 use super::reading::{Reading, external};
 use crate::catalog::Changes;
+use crate::session::exec::{Exec, Execute, Inputs, scanned};
 
 /// How many rows are given out at a time.
 const ROWS: usize = 8192;
@@ -39,23 +37,16 @@ pub(super) struct FoldExec {
     source: Arc<dyn Source>,
     splits: Vec<Split>,
     columns: Columns,
-    properties: Arc<PlanProperties>,
 }
 
 impl FoldExec {
-    pub(super) fn new(
+    pub(super) fn over(
         (reading, changes): (Reading, Changes),
         source: Arc<dyn Source>,
         splits: Vec<Split>,
         columns: Columns,
-    ) -> FoldExec {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&columns.output)),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Final,
-            Boundedness::Bounded,
-        );
-        FoldExec { reading, changes, source, splits, columns, properties: Arc::new(properties) }
+    ) -> Arc<dyn ExecutionPlan> {
+        Exec::plan(FoldExec { reading, changes, source, splits, columns }, [])
     }
 
     fn worker(&self, memory: MemoryReservation) -> Result<Worker> {
@@ -207,35 +198,23 @@ fn taken_back(dataset: &str) -> Error {
         .fact("declare a PRIMARY KEY if a key tells its rows apart: then the last record of a key counts")
 }
 
-impl ExecutionPlan for FoldExec {
-    fn name(&self) -> &'static str {
-        "FoldExec"
+impl Execute<0> for FoldExec {
+    const NAME: &'static str = "FoldExec";
+
+    fn words(&self) -> String {
+        format!("{}, splits={}", self.reading.dataset, self.splits.len())
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn output(&self, _inputs: &Inputs<0>) -> PlanProperties {
+        scanned(&self.columns.output, 1, EmissionType::Final)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
-    ) -> DfResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let name = format!("the rows of `{}` that stand", self.reading.dataset);
+    fn execute(of: &Exec<Self, 0>, _: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let own = &of.own;
+        let name = format!("the rows of `{}` that stand", own.reading.dataset);
         let memory = MemoryConsumer::new(name).register(context.memory_pool());
-        let mut worker = self.worker(memory).map_err(external)?;
-        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.columns.output), 2);
+        let mut worker = own.worker(memory).map_err(external)?;
+        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&own.columns.output), 2);
         let sender = stream.tx();
         stream.spawn_blocking(move || {
             worker.fold()?;
@@ -249,17 +228,5 @@ impl ExecutionPlan for FoldExec {
             Ok(())
         });
         Ok(stream.build())
-    }
-}
-
-impl DisplayAs for FoldExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FoldExec: {}, splits={}", self.reading.dataset, self.splits.len())
-    }
-}
-
-impl fmt::Debug for FoldExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FoldExec").field("reading", &self.reading).finish_non_exhaustive()
     }
 }

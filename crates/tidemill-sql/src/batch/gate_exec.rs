@@ -2,53 +2,33 @@
 //!
 //! **Invariant:** it sees every row of its input in the dataset's own columns; nothing above it is pushed below it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result as DfResult, Statistics};
+use datafusion::common::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use datafusion::physical_plan::statistics::ChildStats;
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use tidemill_model::{Error, Result, SplitId};
 use tidemill_runtime::{Intake, Payload};
 
 use super::dataset_exec::Columns;
-use super::estimate;
 use super::reading::{Reading, external};
+use crate::session::exec::{Exec, Execute, Inputs, as_below};
 
 /// The gate above a scan whose columns are those of [`Columns::decoded`], by name.
 pub(super) struct GateExec {
     reading: Reading,
-    input: Arc<dyn ExecutionPlan>,
     columns: Columns,
     scan: u64,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
 }
 
 impl GateExec {
-    pub(super) fn new(reading: Reading, input: Arc<dyn ExecutionPlan>, columns: Columns) -> GateExec {
+    pub(super) fn over(reading: Reading, input: Arc<dyn ExecutionPlan>, columns: Columns) -> Arc<dyn ExecutionPlan> {
         let scan = reading.gathered.new_scan();
-        GateExec::with_scan(reading, input, columns, scan)
-    }
-
-    fn with_scan(reading: Reading, input: Arc<dyn ExecutionPlan>, columns: Columns, scan: u64) -> GateExec {
-        let below = input.properties();
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&columns.output)),
-            Partitioning::UnknownPartitioning(below.partitioning.partition_count()),
-            below.emission_type,
-            below.boundedness,
-        );
-        let metrics = ExecutionPlanMetricsSet::new();
-        GateExec { reading, input, columns, scan, properties: Arc::new(properties), metrics }
+        Exec::plan(GateExec { reading, columns, scan }, [input])
     }
 }
 
@@ -93,80 +73,33 @@ impl Judge {
     }
 }
 
-impl ExecutionPlan for GateExec {
-    fn name(&self) -> &'static str {
-        "GateExec"
+impl Execute<1> for GateExec {
+    const NAME: &'static str = "GateExec";
+
+    fn words(&self) -> String {
+        let interval = self.reading.interval.map(|interval| format!(", interval={interval}"));
+        format!("{}{}", self.reading.dataset, interval.unwrap_or_default())
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn output(&self, [input]: &Inputs<1>) -> PlanProperties {
+        as_below(&self.columns.output, input)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+    fn asks(&self, partition: Option<usize>) -> ChildStats {
+        ChildStats::At(partition)
     }
 
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
-    ) -> DfResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Some(input) = children.pop() else {
-            return Err(external(Error::internal("a gate needs an input")));
-        };
-        Ok(Arc::new(GateExec::with_scan(self.reading.clone(), input, self.columns.clone(), self.scan)))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let reading = self.reading.clone();
-        let columns = self.columns.clone();
+    fn execute(of: &Exec<Self, 1>, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let GateExec { reading, columns, scan } = of.own.as_ref();
         let gate = (reading.gate)(&columns.decoded, &columns.accepted).map_err(external)?;
         let intake = Intake::new(&reading.dataset, reading.event_time.as_deref(), None, gate);
         let split = SplitId::new(format!("scan {partition}"));
-        let output = Arc::clone(&columns.output);
-        let mut judge = Judge { reading, columns, intake, scan: self.scan, split, rows_before: 0 };
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let rows = self.input.execute(partition, context)?.map(move |rows| {
-            let judged =
-                judge.rows(&rows?).map_err(|e| external(e.context(format!("reading `{}`", judge.reading.dataset))))?;
-            metrics.record_output(judged.num_rows());
-            Ok(judged)
+        let (reading, columns) = (reading.clone(), columns.clone());
+        let mut judge = Judge { reading, columns, intake, scan: *scan, split, rows_before: 0 };
+        let [input] = &of.inputs;
+        let rows = input.execute(partition, context)?.map(move |rows| {
+            judge.rows(&rows?).map_err(|e| external(e.context(format!("reading `{}`", judge.reading.dataset))))
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(output, rows)))
-    }
-
-    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
-        vec![ChildStats::At(partition)]
-    }
-
-    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
-        let unknown = || Arc::new(Statistics::new_unknown(&self.columns.output));
-        Ok(inputs.first().map_or_else(unknown, |input| estimate::of_some(input, &self.columns.output)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
-}
-
-impl DisplayAs for GateExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GateExec: {}", self.reading.dataset)?;
-        match self.reading.interval {
-            Some(interval) => write!(f, ", interval={interval}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for GateExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GateExec").field("reading", &self.reading).finish_non_exhaustive()
+        Ok(of.rows(partition, rows))
     }
 }

@@ -16,30 +16,27 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchemaRef, Result as DfResult, Statistics};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchemaRef, Result as DfResult};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
     Expr, Extension, Filter, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
 };
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use datafusion::physical_plan::statistics::ChildStats;
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::StreamExt;
 use futures::future::ready;
 use tidemill_model::Error;
 use tidemill_runtime::Batch;
 
-use super::estimate;
 use super::locality::times;
 use super::reading::{Gathered, external};
 use crate::language::{OnError, Project};
 use crate::session::Meaning;
+use crate::session::exec::{Exec, Execute, Inputs, as_below};
 use crate::session::guarded::{Chain, Failing, Guarded, OnItsWay, arrow_schema, looked_up, rewritten};
 
 /// What guards the rows of one statement.
@@ -201,111 +198,46 @@ impl ExtensionPlanner for GuardPlanner {
         }
         let (steps, words) = node.chain.compiled()?;
         let schema = if node.chain.has_projection() { arrow_schema(node.chain.schema()) } else { input.schema() };
-        let steps = Arc::new(Guarded::new(steps, node.failing.clone()));
+        let steps = Guarded::new(steps, node.failing.clone());
         let gathered = Arc::clone(&node.gathered);
-        Ok(Some(Arc::new(GuardExec::new(Arc::clone(input), schema, steps, words, gathered))))
+        Ok(Some(Exec::plan(GuardExec { schema, steps, words, gathered }, [Arc::clone(input)])))
     }
 }
 
 /// A chain over the batches of its input.
 struct GuardExec {
-    input: Arc<dyn ExecutionPlan>,
     schema: SchemaRef,
-    steps: Arc<Guarded>,
+    steps: Guarded,
     words: String,
     gathered: Arc<Gathered>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
 }
 
-impl GuardExec {
-    fn new(
-        input: Arc<dyn ExecutionPlan>,
-        schema: SchemaRef,
-        steps: Arc<Guarded>,
-        words: String,
-        gathered: Arc<Gathered>,
-    ) -> GuardExec {
-        let below = input.properties();
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
-            Partitioning::UnknownPartitioning(below.partitioning.partition_count()),
-            below.emission_type,
-            below.boundedness,
-        );
-        let metrics = ExecutionPlanMetricsSet::new();
-        GuardExec { input, schema, steps, words, gathered, properties: Arc::new(properties), metrics }
-    }
-}
+impl Execute<1> for GuardExec {
+    const NAME: &'static str = "GuardExec";
 
-impl ExecutionPlan for GuardExec {
-    fn name(&self) -> &'static str {
-        "GuardExec"
+    fn words(&self) -> String {
+        self.words.clone()
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn output(&self, [input]: &Inputs<1>) -> PlanProperties {
+        as_below(&self.schema, input)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+    fn asks(&self, partition: Option<usize>) -> ChildStats {
+        ChildStats::At(partition)
     }
 
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
-    ) -> DfResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let input = children.pop().ok_or_else(|| external(Error::internal("a guard needs an input")))?;
-        let (schema, steps) = (Arc::clone(&self.schema), Arc::clone(&self.steps));
-        let (words, gathered) = (self.words.clone(), Arc::clone(&self.gathered));
-        Ok(Arc::new(GuardExec::new(input, schema, steps, words, gathered)))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let (steps, gathered) = (Arc::clone(&self.steps), Arc::clone(&self.gathered));
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
+    fn execute(of: &Exec<Self, 1>, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let own = Arc::clone(&of.own);
         let evaluate = move |rows: DfResult<RecordBatch>| -> DfResult<Option<RecordBatch>> {
             let rows = rows?;
             let before = rows.num_rows();
-            let evaluated = steps.run(Batch::inserts(rows))?;
-            gathered.evaluated(before, evaluated.dead);
-            let rows = evaluated.rows.map(|batch| batch.rows);
-            metrics.record_output(rows.as_ref().map_or(0, RecordBatch::num_rows));
-            Ok(rows)
+            let evaluated = own.steps.run(Batch::inserts(rows))?;
+            own.gathered.evaluated(before, evaluated.dead);
+            Ok(evaluated.rows.map(|batch| batch.rows))
         };
-        let rows = self.input.execute(partition, context)?.filter_map(move |rows| ready(evaluate(rows).transpose()));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
-    }
-
-    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
-        vec![ChildStats::At(partition)]
-    }
-
-    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
-        let unknown = || Arc::new(Statistics::new_unknown(&self.schema));
-        Ok(inputs.first().map_or_else(unknown, |input| estimate::of_some(input, &self.schema)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
-}
-
-impl DisplayAs for GuardExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GuardExec: {}", self.words)
-    }
-}
-
-impl fmt::Debug for GuardExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardExec").field("words", &self.words).finish_non_exhaustive()
+        let [input] = &of.inputs;
+        let rows = input.execute(partition, context)?.filter_map(move |rows| ready(evaluate(rows).transpose()));
+        Ok(of.rows(partition, rows))
     }
 }

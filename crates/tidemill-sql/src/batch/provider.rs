@@ -105,14 +105,13 @@ impl DatasetTable {
         }
         if let Some(changes) = self.reading.changes.clone() {
             let of = (self.reading.clone(), changes);
-            return Ok(Arc::new(FoldExec::new(of, Arc::clone(source), splits, columns)));
+            return Ok(FoldExec::over(of, Arc::clone(source), splits, columns));
         }
         // The largest first, so that no partition is left alone with one at the end.
         splits.sort_by_key(|split| std::cmp::Reverse(split.bytes.unwrap_or(0)));
         let needed = Needing::of(filters, (&self.reading.schema, self.reading.refusals.as_deref()), state)?;
         let partitions = state.config().target_partitions().max(1);
-        let exec = DatasetExec::new(self.reading.clone(), Arc::clone(source), splits, (columns, needed), partitions);
-        Ok(Arc::new(exec))
+        Ok(DatasetExec::over(self.reading.clone(), Arc::clone(source), splits, (columns, needed), partitions))
     }
 
     async fn scan_native(
@@ -129,7 +128,7 @@ impl DatasetTable {
         let needed = needed_rows(filters, self.reading.refusals.as_deref())?;
         let filters: Vec<Expr> = self.pruning(&stored)?.into_iter().chain(needed).collect();
         let input = table.scan(state, Some(&wanted), &filters, None).await?;
-        Ok(Arc::new(GateExec::new(self.reading.clone(), input, columns)))
+        Ok(GateExec::over(self.reading.clone(), input, columns))
     }
 
     /// The interval as a filter that keeps rows without a time, which become dead letters.

@@ -4,7 +4,6 @@
 //! are matched with.
 
 use std::cmp::Ordering;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
@@ -14,21 +13,14 @@ use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::Result as DfResult;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, Operator, UserDefinedLogicalNode};
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{
-    EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
-};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_expr::{LexOrdering, OrderingRequirements, PhysicalSortExpr};
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements,
-    Partitioning, PlanProperties,
+    Distribution, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements, PlanProperties,
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::TryStreamExt;
@@ -36,6 +28,7 @@ use tidemill_model::Error;
 
 use super::{AsofNode, asof_candidates};
 use crate::session::dedup::DedupPlanner;
+use crate::session::exec::{Exec, Execute, Inputs, as_below, column_of};
 use crate::session::guarded::arrow_schema;
 
 /// Makes the physical operators of [`AsofNode`]s.
@@ -58,7 +51,7 @@ impl ExtensionPlanner for AsofPlanner {
             return Err(internal("an ASOF JOIN has two inputs"));
         };
         let schema = arrow_schema(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(node));
-        let join = Asof {
+        let join = AsofExec {
             on: node.on.clone(),
             times: node.times,
             op: node.op,
@@ -67,7 +60,7 @@ impl ExtensionPlanner for AsofPlanner {
             schema,
             words: node.words(),
         };
-        Ok(Some(Arc::new(AsofExec::new(Arc::clone(left), Arc::clone(right), Arc::new(join)))))
+        Ok(Some(Exec::plan(join, [Arc::clone(left), Arc::clone(right)])))
     }
 }
 
@@ -89,7 +82,7 @@ fn internal(message: &str) -> DataFusionError {
 }
 
 /// What is joined how.
-struct Asof {
+struct AsofExec {
     on: Vec<(usize, usize)>,
     times: (usize, usize),
     op: Operator,
@@ -102,15 +95,14 @@ struct Asof {
 
 const KEYS: SortOptions = SortOptions { descending: false, nulls_first: true };
 
-impl Asof {
+impl AsofExec {
     /// Away from the row that is matched: the last one before it is the one.
     fn backwards(&self) -> bool {
         matches!(self.op, Operator::LtEq | Operator::Lt)
     }
 
-    fn ordering(&self, plan: &dyn ExecutionPlan, right: bool) -> Option<OrderingRequirements> {
-        let schema = plan.schema();
-        let by = |column: usize, options: SortOptions| PhysicalSortExpr { expr: column_of(&schema, column), options };
+    fn ordering_of(&self, side: &Arc<dyn ExecutionPlan>, right: bool) -> Option<OrderingRequirements> {
+        let by = |column: usize, options: SortOptions| PhysicalSortExpr { expr: column_of(side, column), options };
         let keys = self.on.iter().map(|(l, r)| by(if right { *r } else { *l }, KEYS));
         let descending = self.backwards();
         let time = by(if right { self.times.1 } else { self.times.0 }, SortOptions { descending, nulls_first: true });
@@ -121,116 +113,54 @@ impl Asof {
     }
 }
 
-fn column_of(schema: &SchemaRef, column: usize) -> Arc<dyn PhysicalExpr> {
-    Arc::new(Column::new(schema.field(column).name(), column))
-}
+impl Execute<2> for AsofExec {
+    const NAME: &'static str = "AsofExec";
 
-struct AsofExec {
-    left: Arc<dyn ExecutionPlan>,
-    right: Arc<dyn ExecutionPlan>,
-    join: Arc<Asof>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
-}
-
-impl AsofExec {
-    fn new(left: Arc<dyn ExecutionPlan>, right: Arc<dyn ExecutionPlan>, join: Arc<Asof>) -> AsofExec {
-        let partitions = left.output_partitioning().partition_count();
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&join.schema)),
-            Partitioning::UnknownPartitioning(partitions),
-            left.pipeline_behavior(),
-            left.boundedness(),
-        );
-        AsofExec { left, right, join, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
-    }
-}
-
-impl ExecutionPlan for AsofExec {
-    fn name(&self) -> &'static str {
-        "AsofExec"
+    fn words(&self) -> String {
+        self.words.clone()
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn output(&self, [left, _]: &Inputs<2>) -> PlanProperties {
+        as_below(&self.schema, left)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.left, &self.right]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        self.input_distribution_requirements().into_per_child()
-    }
-
-    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
-        if self.join.on.is_empty() {
+    fn distribution(&self, [left, right]: &Inputs<2>) -> InputDistributionRequirements {
+        if self.on.is_empty() {
             return InputDistributionRequirements::new(vec![Distribution::SinglePartition; 2]);
         }
-        let (left, right) = (self.left.schema(), self.right.schema());
-        let on = self.join.on.iter().map(|(l, r)| (column_of(&left, *l), column_of(&right, *r)));
-        let (left, right) = on.unzip();
+        let (left, right) = self.on.iter().map(|(l, r)| (column_of(left, *l), column_of(right, *r))).unzip();
         InputDistributionRequirements::co_partitioned(vec![
             Distribution::KeyPartitioned(left),
             Distribution::KeyPartitioned(right),
         ])
     }
 
-    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![self.join.ordering(self.left.as_ref(), false), self.join.ordering(self.right.as_ref(), true)]
+    fn ordering(&self, [left, right]: &Inputs<2>) -> Vec<Option<OrderingRequirements>> {
+        vec![self.ordering_of(left, false), self.ordering_of(right, true)]
     }
 
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![false, false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
-    ) -> DfResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let (Some(right), Some(left)) = (children.pop(), children.pop()) else {
-            return Err(internal("an ASOF JOIN has two inputs"));
-        };
-        Ok(Arc::new(AsofExec::new(left, right, Arc::clone(&self.join))))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+    fn execute(of: &Exec<Self, 2>, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let [left, right] = &of.inputs;
         let partitions = |plan: &Arc<dyn ExecutionPlan>| plan.output_partitioning().partition_count();
-        if partitions(&self.left) != partitions(&self.right) {
+        if partitions(left) != partitions(right) {
             return Err(internal("the sides of an ASOF JOIN are divided differently"));
         }
-        let fields = self.join.on.iter().map(|(key, _)| {
-            let data_type = self.left.schema().field(*key).data_type().clone();
+        let fields = of.own.on.iter().map(|(key, _)| {
+            let data_type = left.schema().field(*key).data_type().clone();
             SortField::new_with_options(data_type, KEYS)
         });
         let merge = Merge {
-            left: self.left.execute(partition, Arc::clone(&context))?,
-            right: self.right.execute(partition, context)?,
+            left: left.execute(partition, Arc::clone(&context))?,
+            right: right.execute(partition, context)?,
             converter: RowConverter::new(fields.collect())?,
-            right_schema: self.right.schema(),
-            join: Arc::clone(&self.join),
+            right_schema: right.schema(),
+            join: Arc::clone(&of.own),
             current: None,
             row: 0,
             batches: 0,
             best: None,
-            metrics: BaselineMetrics::new(&self.metrics, partition),
         };
-        let rows = futures::stream::try_unfold(merge, |mut merge| async move {
-            let rows = merge.next().await?;
-            Ok(rows.map(|rows| (rows, merge)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.join.schema), rows)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        Ok(of.rows(partition, futures::stream::try_unfold(merge, Merge::next)))
     }
 }
 
@@ -258,14 +188,13 @@ struct Merge {
     right: SendableRecordBatchStream,
     converter: RowConverter,
     right_schema: SchemaRef,
-    join: Arc<Asof>,
+    join: Arc<AsofExec>,
     current: Option<Side>,
     /// The next row of it.
     row: usize,
     /// How many batches of the right side have come.
     batches: usize,
     best: Option<Best>,
-    metrics: BaselineMetrics,
 }
 
 /// The rows that a batch is matched with.
@@ -327,7 +256,7 @@ impl Merge {
         }
     }
 
-    async fn next(&mut self) -> DfResult<Option<RecordBatch>> {
+    async fn next(mut self) -> DfResult<Option<(RecordBatch, Merge)>> {
         let Some(batch) = self.left.try_next().await? else { return Ok(None) };
         let left = self.side(batch, 0, false)?;
         let keyed = !self.join.on.is_empty();
@@ -364,8 +293,7 @@ impl Merge {
             matches.add(self.best.as_ref().filter(is_match));
         }
         let rows = self.together(&left.batch, matches)?;
-        self.metrics.record_output(rows.num_rows());
-        Ok(Some(rows))
+        Ok(Some((rows, self)))
     }
 
     fn together(&self, left: &RecordBatch, matches: Matches) -> DfResult<RecordBatch> {
@@ -383,17 +311,5 @@ impl Merge {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(left.num_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.join.schema), columns, &options)?)
-    }
-}
-
-impl DisplayAs for AsofExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AsofExec: {}", self.join.words)
-    }
-}
-
-impl fmt::Debug for AsofExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsofExec").field("words", &self.join.words).finish_non_exhaustive()
     }
 }

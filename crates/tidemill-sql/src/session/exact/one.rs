@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array, ListArray, UInt64Array};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, UInt64Type};
+use arrow::array::{ArrayRef, AsArray, Decimal128Array, Int64Array, UInt64Array};
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
+use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{Accumulator, GroupsAccumulator};
 
@@ -83,9 +83,7 @@ impl Accumulator for OneTotal {
             DataType::UInt64 => Arc::new(UInt64Array::from_iter_values(values.iter().map(|value| *value as u64))),
             _ => Arc::new(Int64Array::from_iter_values(values.iter().map(|value| *value as i64))),
         };
-        let field = Arc::new(Field::new_list_field(array.data_type().clone(), true));
-        let list = ListArray::try_new(field, OffsetBuffer::from_lengths([array.len()]), array, None)?;
-        Ok(vec![ScalarValue::List(Arc::new(list))])
+        Ok(vec![SingleRowListArrayBuilder::new(array).build_list_scalar()])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

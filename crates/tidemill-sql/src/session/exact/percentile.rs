@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, PrimitiveArray};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, FieldRef, Float64Type, Int32Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int32Type, UInt64Type};
+use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
@@ -95,12 +95,6 @@ fn floats(values: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(values, &DataType::Float64)?)
 }
 
-fn one_list<T: ArrowPrimitiveType>(values: PrimitiveArray<T>) -> Result<ScalarValue> {
-    let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
-    let list = ListArray::try_new(field, OffsetBuffer::from_lengths([values.len()]), Arc::new(values), None)?;
-    Ok(ScalarValue::List(Arc::new(list)))
-}
-
 impl Accumulator for Ranks {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let values = floats(&values[0])?;
@@ -120,7 +114,8 @@ impl Accumulator for Ranks {
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let buckets = PrimitiveArray::<Int32Type>::from_iter_values(self.sketch.buckets().map(|(bucket, _)| bucket));
         let counts = PrimitiveArray::<UInt64Type>::from_iter_values(self.sketch.buckets().map(|(_, count)| count));
-        Ok(vec![one_list(buckets)?, one_list(counts)?])
+        let list = |values: ArrayRef| SingleRowListArrayBuilder::new(values).build_list_scalar();
+        Ok(vec![list(Arc::new(buckets)), list(Arc::new(counts))])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

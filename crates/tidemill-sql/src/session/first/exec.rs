@@ -3,28 +3,21 @@
 //! **Invariant:** each row that stays comes out of one partition, once.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_datafusion_err, internal_err};
+use datafusion::common::{Result, internal_datafusion_err, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::EmissionType;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, SpillMetrics};
-use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, SpillManager,
-};
+use datafusion::physical_plan::metrics::SpillMetrics;
+use datafusion::physical_plan::statistics::ChildStats;
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties, SpillManager};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -35,6 +28,7 @@ use super::decide::{Contest, Kept};
 use super::gather::{Gathered, Gatherer};
 use super::held::First;
 use super::spread::{Part, Work};
+use crate::session::exec::{Exec, Execute, Inputs, Rounds, as_below};
 use crate::session::guarded::arrow_schema;
 
 /// Makes the physical operators of [`FirstNode`]s.
@@ -62,22 +56,13 @@ impl ExtensionPlanner for FirstPlanner {
             schema: arrow_schema(&node.schema),
             words: node.words(),
         };
-        Ok(Some(Arc::new(FirstExec::new(Arc::clone(input), Arc::new(first)))))
+        Ok(Some(Exec::plan(FirstExec::new(Arc::new(first)), [Arc::clone(input)])))
     }
 }
 
 struct FirstExec {
-    input: Arc<dyn ExecutionPlan>,
     first: Arc<First>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
-    /// The first execution of each partition belongs to round 0, the second to round 1.
-    rounds: Mutex<Rounds>,
-}
-
-struct Rounds {
-    executed: Vec<usize>,
-    gathering: Vec<Gathering>,
+    gathering: Rounds<Gathering>,
 }
 
 /// All rows on their way to be gathered; whoever waits for them drives it.
@@ -96,52 +81,31 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FirstExec {
-    fn new(input: Arc<dyn ExecutionPlan>, first: Arc<First>) -> FirstExec {
-        let partitions = input.output_partitioning().partition_count();
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(SchemaRef::clone(&first.schema)),
-            Partitioning::UnknownPartitioning(partitions),
-            EmissionType::Final,
-            input.boundedness(),
-        );
-        let rounds = Rounds { executed: vec![0; partitions], gathering: Vec::new() };
-        FirstExec {
-            input,
-            first,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-            rounds: Mutex::new(rounds),
-        }
+    fn new(first: Arc<First>) -> FirstExec {
+        FirstExec { first, gathering: Rounds::default() }
     }
 
-    fn work(&self, partition: usize, context: &TaskContext) -> Arc<Work> {
-        let spilled = SpillMetrics::new(&self.metrics, partition);
-        let spills = SpillManager::new(context.runtime_env(), spilled, self.input.schema())
+    fn work(of: &Exec<FirstExec, 1>, partition: usize, context: &TaskContext) -> Arc<Work> {
+        let [input] = &of.inputs;
+        let spilled = SpillMetrics::new(&of.metrics, partition);
+        let spills = SpillManager::new(context.runtime_env(), spilled, input.schema())
             .with_compression_type(context.session_config().spill_compression());
-        Arc::new(Work { first: Arc::clone(&self.first), input: self.input.schema(), spills })
+        Arc::new(Work { first: Arc::clone(&of.own.first), input: input.schema(), spills })
     }
 
-    fn gathering(&self, partition: usize, context: &Arc<TaskContext>) -> Result<Gathering> {
-        let mut rounds = locked(&self.rounds);
-        let Some(executed) = rounds.executed.get_mut(partition) else {
-            return internal_err!("the first rows have no partition {partition}");
-        };
-        let round = *executed;
-        *executed += 1;
-        if rounds.gathering.len() == round {
-            let mut lanes = Vec::with_capacity(rounds.executed.len());
-            for lane in 0..rounds.executed.len() {
-                let gatherer = Gatherer::new(self.work(lane, context), 0, room(context));
-                lanes.push((gatherer, self.input.execute(lane, Arc::clone(context))?));
+    fn gathering(of: &Exec<FirstExec, 1>, partition: usize, context: &Arc<TaskContext>) -> Result<Gathering> {
+        let [input] = &of.inputs;
+        let partitions = of.output.partitioning.partition_count();
+        of.own.gathering.next(partition, partitions, || {
+            let mut lanes = Vec::with_capacity(partitions);
+            for lane in 0..partitions {
+                let gatherer = Gatherer::new(FirstExec::work(of, lane, context), 0, room(context));
+                lanes.push((gatherer, input.execute(lane, Arc::clone(context))?));
             }
-            let work = self.work(partition, context);
+            let work = FirstExec::work(of, partition, context);
             let gathering = async move { gather(work, lanes).await.map(Arc::new).map_err(Arc::new) };
-            rounds.gathering.push(gathering.boxed().shared());
-        }
-        match rounds.gathering.get(round) {
-            Some(gathering) => Ok(gathering.clone()),
-            None => internal_err!("a partition of the first rows is ahead of the others"),
-        }
+            Ok(gathering.boxed().shared())
+        })
     }
 }
 
@@ -224,11 +188,10 @@ struct Giving {
     context: Arc<TaskContext>,
     /// Rows of the part in hand, with what is reserved for them.
     own: VecDeque<(Kept, MemoryReservation)>,
-    metrics: BaselineMetrics,
 }
 
 impl Giving {
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+    async fn next(mut self) -> Result<Option<(RecordBatch, Giving)>> {
         let ready = self.gathering.clone().await.map_err(DataFusionError::Shared)?;
         loop {
             let next = self.own.pop_front().or_else(|| locked(&ready.kept).pop_front());
@@ -241,8 +204,7 @@ impl Giving {
             if kept.stay() > 0 {
                 let rows = kept.rows(|rows| self.work.first.output(rows))?;
                 drop(room);
-                self.metrics.record_output(rows.num_rows());
-                return Ok(Some(rows));
+                return Ok(Some((rows, self)));
             }
         }
     }
@@ -268,73 +230,33 @@ impl Giving {
     }
 }
 
-impl ExecutionPlan for FirstExec {
-    fn name(&self) -> &'static str {
-        "FirstExec"
+impl Execute<1> for FirstExec {
+    const NAME: &'static str = "FirstExec";
+
+    fn words(&self) -> String {
+        self.first.words.clone()
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(input) = children.pop() else { return internal_err!("the first rows have one input") };
-        Ok(Arc::new(FirstExec::new(input, Arc::clone(&self.first))))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let giving = Giving {
-            gathering: self.gathering(partition, &context)?,
-            work: self.work(partition, &context),
-            context,
-            own: VecDeque::new(),
-            metrics: BaselineMetrics::new(&self.metrics, partition),
-        };
-        let rows = futures::stream::try_unfold(giving, |mut giving| async move {
-            let rows = giving.next().await?;
-            Ok(rows.map(|rows| (rows, giving)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(SchemaRef::clone(&self.first.schema), rows)))
-    }
-
-    fn child_stats_requests(&self, _partition: Option<usize>) -> Vec<ChildStats> {
-        vec![ChildStats::At(None)]
+    fn output(&self, [input]: &Inputs<1>) -> PlanProperties {
+        as_below(&self.first.schema, input).with_emission_type(EmissionType::Final)
     }
 
     /// At most as many rows as there are below, in any partition.
-    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        let mut about = Statistics::new_unknown(&self.first.schema);
-        if let (Some(input), None) = (inputs.first(), args.partition()) {
-            about.num_rows = input.num_rows.to_inexact();
-            about.total_byte_size = input.total_byte_size.to_inexact();
-        }
-        Ok(Arc::new(about))
+    fn asks(&self, partition: Option<usize>) -> ChildStats {
+        partition.map_or(ChildStats::At(None), |_| ChildStats::Skip)
     }
 
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+    fn anew(own: &Arc<FirstExec>) -> Arc<FirstExec> {
+        Arc::new(FirstExec::new(Arc::clone(&own.first)))
     }
-}
 
-impl DisplayAs for FirstExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FirstExec: {}", self.first.words)
-    }
-}
-
-impl fmt::Debug for FirstExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FirstExec").field("words", &self.first.words).finish_non_exhaustive()
+    fn execute(of: &Exec<Self, 1>, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let giving = Giving {
+            gathering: FirstExec::gathering(of, partition, &context)?,
+            work: FirstExec::work(of, partition, &context),
+            context,
+            own: VecDeque::new(),
+        };
+        Ok(of.rows(partition, futures::stream::try_unfold(giving, Giving::next)))
     }
 }

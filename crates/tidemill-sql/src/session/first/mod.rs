@@ -9,6 +9,7 @@
 //! **Invariant:** which row stays is a function of the rows alone: the order is whole but for rows that are equal in all
 //! columns that have an order.
 
+mod asked;
 mod decide;
 mod exec;
 mod gather;
@@ -19,6 +20,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 
+pub use asked::{one_of_each, row_number};
 pub use exec::FirstPlanner;
 pub use node::FirstNode;
 pub use rewrite::firsts;

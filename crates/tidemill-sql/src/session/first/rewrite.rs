@@ -9,14 +9,12 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, Result, ScalarValue};
-use datafusion::logical_expr::expr::{NullTreatment, Sort};
+use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{
-    Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition, lit,
-};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Projection, lit};
 
 use super::FirstNode;
-use crate::session::over::call_of;
+use super::asked::{one_of_each, row_number};
 
 /// See the module. The plan is optimised: filters lie where they belong, columns that nobody needs are gone.
 ///
@@ -37,19 +35,11 @@ pub fn firsts(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// A GROUP BY whose aggregates are columns of one row of each group.
 fn of_aggregate(node: &Aggregate) -> Result<Option<LogicalPlan>> {
     let grouping = node.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)));
-    if node.group_expr.is_empty() || node.aggr_expr.is_empty() || grouping {
+    if node.group_expr.is_empty() || grouping {
         return Ok(None);
     }
-    let mut order: Option<Vec<Sort>> = None;
-    let mut values = Vec::with_capacity(node.aggr_expr.len());
-    for expr in &node.aggr_expr {
-        let Some((by, value)) = value_of_first(expr) else { return Ok(None) };
-        if order.get_or_insert_with(|| by.clone()) != &by {
-            return Ok(None);
-        }
-        values.push(value);
-    }
-    let order = order.unwrap_or_default();
+    let chosen = one_of_each(&node.aggr_expr).filter(|(order, _)| !order.is_empty());
+    let Some((order, values)) = chosen else { return Ok(None) };
     let mut columns = Columns::of(&node.input);
     let keys: Vec<usize> = node.group_expr.iter().map(|key| columns.place(key)).collect();
     let order = columns.order(&order);
@@ -59,29 +49,6 @@ fn of_aggregate(node: &Aggregate) -> Result<Option<LogicalPlan>> {
     }
     let node = FirstNode { input: columns.plan()?, keys, order, output, schema: Arc::clone(&node.schema) };
     Ok(Some(node.plan()))
-}
-
-/// What an aggregate is of the first row by which order, if it is that.
-fn value_of_first(expr: &Expr) -> Option<(Vec<Sort>, Expr)> {
-    let Expr::AggregateFunction(call) = expr.clone().unalias() else { return None };
-    let mut params = call.params;
-    let plain = params.filter.is_none()
-        && !params.distinct
-        && !params.order_by.is_empty()
-        && matches!(params.null_treatment, None | Some(NullTreatment::RespectNulls));
-    if !plain || params.args.len() != 1 {
-        return None;
-    }
-    match call.func.name() {
-        "first_value" => {}
-        "last_value" => {
-            for sort in &mut params.order_by {
-                (sort.asc, sort.nulls_first) = (!sort.asc, !sort.nulls_first);
-            }
-        }
-        _ => return None,
-    }
-    Some((params.order_by, params.args.pop()?))
 }
 
 /// A filter that keeps what ROW_NUMBER() numbers 1.
@@ -94,7 +61,9 @@ fn of_numbers(filter: &Filter) -> Result<Option<LogicalPlan>> {
         },
         _ => return Ok(None),
     };
-    let Some((keys, order)) = row_number(window) else { return Ok(None) };
+    // Rows without any order would have no first one, and those without a key are one group, which is sorted as well.
+    let asked = row_number(window).filter(|(keys, order)| !keys.is_empty() && !order.is_empty());
+    let Some((keys, order)) = asked else { return Ok(None) };
     let numbered = Column::from(window.schema.qualified_field(window.schema.fields().len() - 1));
     let number = match above {
         None => numbered.clone(),
@@ -131,18 +100,6 @@ fn of_numbers(filter: &Filter) -> Result<Option<LogicalPlan>> {
         Some(others) => LogicalPlan::Filter(Filter::try_new(others, Arc::new(plan))?),
         None => plan,
     }))
-}
-
-/// Partition and order of a node that numbers rows and does nothing else.
-fn row_number(node: &Window) -> Option<(Vec<Expr>, Vec<Sort>)> {
-    let [only] = node.window_expr.as_slice() else { return None };
-    let call = call_of(only)?;
-    let WindowFunctionDefinition::WindowUDF(function) = &call.fun else { return None };
-    let params = &call.params;
-    let plain = function.name() == "row_number" && params.filter.is_none() && !params.distinct;
-    // Rows without any order would have no first one, and those without a key are one group, which is sorted as well.
-    (plain && !params.partition_by.is_empty() && !params.order_by.is_empty())
-        .then(|| (params.partition_by.clone(), params.order_by.clone()))
 }
 
 /// Whether a condition on a number holds for 1 and nothing after it.

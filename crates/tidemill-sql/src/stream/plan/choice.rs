@@ -8,10 +8,8 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::expr::{NullTreatment, Sort};
-use datafusion::logical_expr::{
-    Aggregate as GroupBy, Expr, ExprSchemable, LogicalPlan, Window, WindowFunctionDefinition,
-};
+use datafusion::logical_expr::expr::Sort;
+use datafusion::logical_expr::{Aggregate as GroupBy, Expr, ExprSchemable, LogicalPlan, Window};
 use tidemill_model::{Error, Kind, Result};
 use tidemill_runtime::{OperatorFactory, Route};
 
@@ -20,7 +18,7 @@ use super::closing::Most;
 use super::pending::Stream;
 use super::refuse::at_word;
 use crate::session::guarded::arrow_schema;
-use crate::session::{DedupNode, Meaning, call_of, compile};
+use crate::session::{DedupNode, Meaning, compile, one_of_each, row_number};
 use crate::stream::aggregate::Emission;
 use crate::stream::dedup::DedupFactory;
 use crate::stream::late::LateHome;
@@ -80,18 +78,11 @@ impl Builder<'_> {
             // One row even of no rows, which no row is chosen for.
             return Ok(None);
         }
-        let mut order: Option<Vec<Sort>> = None;
-        let mut outputs: Vec<Option<Expr>> = node.group_expr.iter().cloned().map(Some).collect();
-        for expr in &node.aggr_expr {
-            let Some((by, value)) = value_of_first(expr) else { return Ok(None) };
-            if order.get_or_insert_with(|| by.clone()) != &by {
-                return Ok(None);
-            }
-            outputs.push(Some(value));
-        }
+        let Some((order, values)) = one_of_each(&node.aggr_expr) else { return Ok(None) };
+        let outputs = node.group_expr.iter().cloned().chain(values).map(Some).collect();
         let keys = node.group_expr.clone();
         let words = format!("first row of each {}", display(&keys));
-        let choice = Choice { keys, order: order.unwrap_or_default(), most: 1, numbered: false, outputs, words };
+        let choice = Choice { keys, order, most: 1, numbered: false, outputs, words };
         self.choose(plan, &node.input, choice, walk).map(Some)
     }
 
@@ -194,37 +185,6 @@ impl Builder<'_> {
 
 /// The most rows of a key.
 const MOST: usize = 100_000;
-
-/// Partition and order of a node that numbers rows and does nothing else.
-pub(super) fn row_number(node: &Window) -> Option<(Vec<Expr>, Vec<Sort>)> {
-    let [only] = node.window_expr.as_slice() else { return None };
-    let call = call_of(only)?;
-    let WindowFunctionDefinition::WindowUDF(function) = &call.fun else { return None };
-    let plain = function.name() == "row_number" && call.params.filter.is_none() && !call.params.distinct;
-    plain.then(|| (call.params.partition_by.clone(), call.params.order_by.clone()))
-}
-
-/// What an aggregate is of the first row by which order, if it is that.
-fn value_of_first(expr: &Expr) -> Option<(Vec<Sort>, Expr)> {
-    let Expr::AggregateFunction(call) = expr.clone().unalias() else { return None };
-    let mut params = call.params;
-    let plain = params.filter.is_none()
-        && !params.distinct
-        && matches!(params.null_treatment, None | Some(NullTreatment::RespectNulls));
-    if !plain || params.args.len() != 1 {
-        return None;
-    }
-    match call.func.name() {
-        "first_value" => {}
-        "last_value" => {
-            for sort in &mut params.order_by {
-                (sort.asc, sort.nulls_first) = (!sort.asc, !sort.nulls_first);
-            }
-        }
-        _ => return None,
-    }
-    Some((params.order_by, params.args.pop()?))
-}
 
 fn display(exprs: &[Expr]) -> String {
     let name = |expr: &Expr| match expr {
