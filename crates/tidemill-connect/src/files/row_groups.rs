@@ -85,7 +85,7 @@ impl Footer {
     fn bytes_of(&self, unit: &Unit, leaf: usize) -> Vec<Range<u64>> {
         let metadata = self.metadata.metadata();
         let (start, length) = metadata.row_group(unit.group).column(leaf).byte_range();
-        let whole = vec![start..start + length];
+        let whole = Vec::from_iter(std::iter::once(start..start + length));
         let all = unit.rows == (0..self.rows_in(unit.group));
         let offsets = metadata.offset_index().and_then(|groups| groups.get(unit.group)?.get(leaf));
         let Some(offsets) = offsets.filter(|_| !all) else { return whole };
@@ -93,7 +93,7 @@ impl Footer {
         let begins = |n: usize| pages.get(n).and_then(|page| u64::try_from(page.offset).ok());
         let row = |n: usize| pages.get(n).and_then(|page| u64::try_from(page.first_row_index).ok());
         let Some(first) = begins(0) else { return whole };
-        let mut ranges = vec![start..first];
+        let mut ranges = Vec::from_iter(std::iter::once(start..first));
         for n in 0..pages.len() {
             let (Some(from), Some(first)) = (begins(n), row(n)) else { return whole };
             let last = row(n + 1).unwrap_or(u64::MAX);

@@ -87,9 +87,9 @@ fn two_pipelines_own_a_part_of_a_table_each() {
     land(&project, "0", 0, &[("eu", 1), ("us", 2)]);
     land(&project, "1", 1, &[("eu", 3), ("us", 4)]);
     let refused = || {
-        let ran = run(&project, "us", 0);
+        let ran = binary::run(project.path(), &["run", "us", "--interval", "2026-01-01T00/PT1H"]);
         assert!(ran.code == Some(1) && ran.err.contains("D113"), "{ran:?}");
-        for words in ["REPLACE WHERE region = 'us'", "\"region\":\"eu\"", "add WHERE region = 'us'"] {
+        for words in ["REPLACE WHERE region = 'us'", "\"region\":\"eu\"", "add WHERE region = 'us'", "us.sql:2"] {
             assert!(ran.err.contains(words), "{words}: {}", ran.err);
         }
     };

@@ -12,7 +12,7 @@ use datafusion::logical_expr::utils::{conjunction, disjunction};
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use serde_json::{Value, json};
-use tidemill_model::{Epoch, Error, Kind, Result};
+use tidemill_model::{Epoch, Error, Kind, Place, Result};
 use tidemill_runtime::{Batch, Committable, Sink, SinkCommitter, SinkWriter, TablePart};
 
 /// A sink of a statement that replaces.
@@ -21,19 +21,27 @@ pub(super) struct Confined {
     inner: Arc<dyn Sink>,
     table: String,
     part: TablePart,
+    /// Where the statement says so.
+    place: Place,
     /// True for rows of the part; `None` when every row is.
     is_of_part: Option<Arc<dyn PhysicalExpr>>,
 }
 
 impl Confined {
     /// The sink of a table that takes rows of these columns.
-    pub(super) fn new(inner: Arc<dyn Sink>, table: &str, part: TablePart, columns: &Schema) -> Result<Confined> {
+    pub(super) fn new(
+        inner: Arc<dyn Sink>,
+        table: &str,
+        (part, place): (TablePart, &Place),
+        columns: &Schema,
+    ) -> Result<Confined> {
         let broken = |e| Error::internal(format!("the part of `{table}` cannot be told")).because(e);
         let is_of_part = condition(&part, columns).and_then(|condition| {
             let names = DFSchema::try_from(columns.clone())?;
             condition.map(|condition| SessionContext::new().create_physical_expr(condition, &names)).transpose()
         });
-        Ok(Confined { inner, table: table.to_owned(), part, is_of_part: is_of_part.map_err(broken)? })
+        let (table, place) = (table.to_owned(), place.clone());
+        Ok(Confined { inner, table, part, place, is_of_part: is_of_part.map_err(broken)? })
     }
 }
 
@@ -57,13 +65,13 @@ fn condition(part: &TablePart, columns: &Schema) -> datafusion::common::Result<O
 
 impl Sink for Confined {
     fn writer(&self, lane: usize) -> Result<Box<dyn SinkWriter>> {
-        let said = said(&self.part);
-        let (table, is_of_part) = (self.table.clone(), self.is_of_part.clone());
-        Ok(Box::new(ConfinedWriter { inner: self.inner.writer(lane)?, table, said, is_of_part }))
+        let (table, said, place) = (self.table.clone(), self.part.to_string(), self.place.clone());
+        let (inner, is_of_part) = (self.inner.writer(lane)?, self.is_of_part.clone());
+        Ok(Box::new(ConfinedWriter { inner, table, said, place, is_of_part }))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
-        let said = said(&self.part);
+        let said = self.part.to_string();
         Ok(Box::new(ConfinedCommitter { inner: self.inner.committer()?, table: self.table.clone(), said }))
     }
 
@@ -84,15 +92,12 @@ impl Sink for Confined {
     }
 }
 
-/// The part in words; empty for the whole table.
-fn said(part: &TablePart) -> String {
-    part.to_string()
-}
-
 struct ConfinedWriter {
     inner: Box<dyn SinkWriter>,
     table: String,
+    /// The part in words; empty for the whole table.
     said: String,
+    place: Place,
     is_of_part: Option<Arc<dyn PhysicalExpr>>,
 }
 
@@ -106,7 +111,8 @@ impl ConfinedWriter {
         let message = format!("a row on its way to `{}` is not of the part that is replaced", self.table);
         let shown = tidemill_runtime::row_as_json(&batch.rows, row);
         Err(Error::new(Kind::Data, "D113", message)
-            .label(format!("REPLACE WHERE {}", self.said))
+            .at(&self.place)
+            .label("rows of this part alone")
             .fact(format!("the row: {}", shown))
             .fact(format!("add WHERE {} to the query, or correct REPLACE WHERE; nothing was published", self.said)))
     }

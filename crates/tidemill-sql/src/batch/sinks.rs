@@ -48,9 +48,10 @@ impl Target {
         let (pipeline, sink) = (pipeline.to_owned(), name.to_owned());
         let target = SinkTarget { pipeline, sink, schema, mode: mode.clone(), interval, staging };
         let sink = catalog.sink(name, &target)?;
+        let place = insert.part.as_ref().map_or(&insert.place, |(_, place)| place);
         let sink: Arc<dyn Sink> = match &mode {
             WriteMode::Replace { part, .. } | WriteMode::Overwrite { part } => {
-                Arc::new(Confined::new(sink, name, part.clone(), &target.schema)?)
+                Arc::new(Confined::new(sink, name, (part.clone(), place), &target.schema)?)
             }
             _ => sink,
         };

@@ -294,7 +294,7 @@ fn what_is_not_possible_says_what_is() {
         (
             "CREATE PIPELINE p; INSERT OVERWRITE t SELECT 1",
             "INSERT OVERWRITE is not possible",
-            "append, upsert or replace",
+            "append, upsert, replace or overwrite",
         ),
         ("CREATE PIPELINE p; INSERT INTO t SELECT 1; INSERT INTO t SELECT 2", "written twice", "UNION ALL"),
         (
