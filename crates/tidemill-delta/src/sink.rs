@@ -11,12 +11,14 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tidemill_model::{Clock, Epoch, Error, Interval, Kind, Result};
 use tidemill_runtime::{
-    Batch, Committable, DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget, SinkWriter, TablePart, WriteMode,
+    Batch, Committable, DatasetSpec, Environment, Rewrites, Sink, SinkCommitter, SinkTarget, SinkWriter, TablePart,
+    WriteMode,
 };
 
 use crate::blocking::block_on;
 use crate::commit::{DeltaCommitter, progress};
 use crate::config::DeltaConfig;
+use crate::rewrites::rewrites;
 use crate::stage::{StageFile, Staged};
 use crate::table::{columns, same_partitions};
 use crate::types::{fits, store, stored_schema};
@@ -163,6 +165,10 @@ impl Sink for DeltaSink {
             let Some(table) = target.config.location.load().await? else { return Ok(true) };
             Ok(progress(&target, &table).await?.is_none())
         })
+    }
+
+    fn rewrites(&self, intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        rewrites(&self.target, intervals).map(Some)
     }
 
     fn guarantee(&self) -> String {

@@ -21,6 +21,7 @@ use crate::{DeltaConnector, table_provider};
 
 mod reading;
 mod refused;
+mod rewrites;
 
 #[derive(Debug)]
 struct Noon;

@@ -20,6 +20,7 @@ mod looked_up;
 mod memory;
 mod operator;
 mod part;
+mod rewrites;
 mod route;
 mod row_text;
 mod sink;
@@ -43,6 +44,7 @@ pub use looked_up::{AtOnce, Background, LookedUp, Rows, Threads, Version, Versio
 pub use memory::{ColdFile, ColdReader, ColdWriter, Parked, Share, StateMemory, bytes_of};
 pub use operator::{EpochEnd, Operator, OperatorFactory, Output, Reentrance, StateChunk};
 pub use part::TablePart;
+pub use rewrites::Rewrites;
 pub use row_text::RowText;
 pub use sink::{Committable, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 pub use source::{

@@ -14,7 +14,7 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use tidemill_model::{Epoch, Interval, Result};
 
-use crate::{Batch, TablePart};
+use crate::{Batch, Rewrites, TablePart};
 
 /// How rows change the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,18 @@ pub trait Sink: Send + Sync + fmt::Debug {
     fn is_unwritten(&self) -> Result<bool> {
         Ok(false)
     }
+
+    /// How much of what the target holds now runs of these intervals write anew, each in a commit of its own, whichever
+    /// interval this sink was opened for. Told from names, sizes and statistics: no row is read, nothing is created and no
+    /// lock is taken, and the target is looked at once, however many intervals there are. A target that is not there yet
+    /// has nothing to write anew, and one that only grows never has. Conservative default: `None`, it is not known.
+    ///
+    /// # Errors
+    /// Unavailable, Corrupt.
+    fn rewrites(&self, intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        let _ = intervals;
+        Ok(None)
+    }
 }
 
 /// Stages the rows of one lane.
@@ -213,5 +225,9 @@ impl<T: Sink + ?Sized> Sink for Arc<T> {
 
     fn is_unwritten(&self) -> Result<bool> {
         (**self).is_unwritten()
+    }
+
+    fn rewrites(&self, intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        (**self).rewrites(intervals)
     }
 }

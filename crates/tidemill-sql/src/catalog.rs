@@ -12,7 +12,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use tidemill_model::{Error, Kind, Options, Place, Result, Settings, nearest};
-use tidemill_runtime::{Connector, DatasetSpec, Environment, Sink, SinkTarget, Source, TablePart, Version, WriteMode};
+use tidemill_runtime::{
+    Connector, DatasetSpec, Environment, Sink, SinkTarget, Source, Split, TablePart, Version, WriteMode,
+};
 
 use crate::language::check::{check_columns, is_time, no_column};
 use crate::language::{DATASET_OPTIONS, Dataset, Project, sql_type};
@@ -196,10 +198,7 @@ impl Catalog {
     /// # Errors
     /// As `declared` and [`BatchTables::open`].
     pub async fn batch_table(&self, name: &str, side: Side) -> Result<Option<Arc<dyn TableProvider>>> {
-        let connector = self.connector_of(name, side)?;
-        let Some(tables) = self.registry.tables.iter().find(|tables| tables.connector() == connector) else {
-            return Ok(None);
-        };
+        let Some(tables) = self.tables_of(name, side)? else { return Ok(None) };
         let spec = self.declared(name, side)?;
         let place = &self.dataset(name)?.place;
         tables.open(&spec, &self.env).await.map(Some).map_err(|error| error.at(place))
@@ -210,13 +209,28 @@ impl Catalog {
     /// # Errors
     /// As `source`, or as [`BatchTables::version`] where it is read that way.
     pub async fn version(&self, name: &str, side: Side) -> Result<Option<Version>> {
-        let connector = self.connector_of(name, side)?;
         let place = &self.dataset(name)?.place;
-        if let Some(tables) = self.registry.tables.iter().find(|tables| tables.connector() == connector) {
+        if let Some(tables) = self.tables_of(name, side)? {
             let spec = self.declared(name, side)?;
             return tables.version(&spec, &self.env).await.map_err(|error| error.at(place));
         }
         self.source(name, side)?.version().map_err(|error| error.at(place))
+    }
+
+    /// The files of a side of the dataset that its connector's own table consists of, if it has one; `None` inside when
+    /// they cannot be told.
+    ///
+    /// # Errors
+    /// As `declared` and [`BatchTables::files`].
+    pub fn files(&self, name: &str, side: Side) -> Result<Option<Option<Vec<Split>>>> {
+        let Some(tables) = self.tables_of(name, side)? else { return Ok(None) };
+        let place = &self.dataset(name)?.place;
+        tables.files(&self.declared(name, side)?, &self.env).map(Some).map_err(|error| error.at(place))
+    }
+
+    fn tables_of(&self, name: &str, side: Side) -> Result<Option<&Arc<dyn BatchTables>>> {
+        let connector = self.connector_of(name, side)?;
+        Ok(self.registry.tables.iter().find(|tables| tables.connector() == connector))
     }
 
     /// What lies at the place of a side of the dataset.

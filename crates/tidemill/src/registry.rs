@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use tidemill_model::Result;
-use tidemill_runtime::{DatasetSpec, Environment, Version};
+use tidemill_runtime::{DatasetSpec, Environment, Split, Version};
 use tidemill_sql::{BatchTables, Formats, Presence, Registry};
 
 /// Every connector and format.
@@ -57,5 +57,9 @@ impl BatchTables for DeltaTables {
 
     async fn version(&self, spec: &DatasetSpec, env: &Environment) -> Result<Option<Version>> {
         tidemill_delta::table_version(spec, env).await.map(Some)
+    }
+
+    fn files(&self, spec: &DatasetSpec, env: &Environment) -> Result<Option<Vec<Split>>> {
+        tidemill_delta::table_files(spec, env).map(Some)
     }
 }

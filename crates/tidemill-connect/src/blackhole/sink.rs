@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** it costs nothing that a real sink would not cost too.
 
-use tidemill_model::{Epoch, Error, Kind, Result};
-use tidemill_runtime::{Batch, Committable, Sink, SinkCommitter, SinkWriter};
+use tidemill_model::{Epoch, Error, Interval, Kind, Result};
+use tidemill_runtime::{Batch, Committable, Rewrites, Sink, SinkCommitter, SinkWriter};
 
 /// Counts rows and drops them.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ impl Sink for BlackholeSink {
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
         Ok(Box::new(Nothing))
+    }
+
+    fn rewrites(&self, _intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        Ok(Some(Rewrites::default()))
     }
 
     fn guarantee(&self) -> String {

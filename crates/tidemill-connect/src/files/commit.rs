@@ -229,7 +229,7 @@ impl SinkCommitter for FilesCommitter {
 }
 
 /// The interval that a file is named by.
-fn parse_interval(stem: &str) -> Option<Interval> {
+pub(super) fn parse_interval(stem: &str) -> Option<Interval> {
     let (start, end) = stem.strip_prefix("interval-")?.split_once('_')?;
     Some(Interval { start: parse_short(start)?, end: parse_short(end)? })
 }

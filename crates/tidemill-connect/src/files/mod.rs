@@ -19,6 +19,7 @@ mod location;
 mod merge;
 mod pruning;
 mod remote;
+mod rewrites;
 mod row_groups;
 mod sink;
 mod source;

@@ -146,12 +146,15 @@ impl Judge<'_> {
         let fate = |needed| if needed { Fate::Read } else { Fate::Unneeded };
         let mut fates: Vec<Fate> = self.needs(rows, stored)?.into_iter().map(fate).collect();
         if let Some((interval, column)) = self.time()
-            && let Some((least, greatest)) = stored(column).and_then(|stored| as_instants(&stored))
+            && let Some(known) = stored(column)
+            && let Some((least, greatest)) = as_instants(&known)
         {
+            // A row without a time is everybody's to tell.
+            let all_timed = |n: usize| known.nulls.is_valid(n) && known.nulls.value(n) == 0;
             for (n, fate) in fates.iter_mut().enumerate().take(least.len().min(greatest.len())) {
                 let after = least.is_valid(n) && Timestamp(least.value(n)) >= interval.end;
                 let before = greatest.is_valid(n) && Timestamp(greatest.value(n)) < interval.start;
-                if after || before {
+                if (after || before) && all_timed(n) {
                     *fate = Fate::Outside;
                 }
             }
@@ -251,10 +254,11 @@ fn by_group(metadata: &ParquetMetaData, in_file: &Schema, column: &str, groups: 
     let converter = converter(metadata, in_file, column)?;
     let metas: Vec<&RowGroupMetaData> = groups.iter().map(|group| metadata.row_group(*group)).collect();
     let leaf = converter.parquet_column_index()?;
-    // Old writers compared bytes as signed numbers.
+    // Old writers compared bytes, and numbers without a sign, as signed numbers.
+    let unsigned = in_file.field_with_name(column).is_ok_and(|field| field.data_type().is_unsigned_integer());
     let doubtful = |meta: &&RowGroupMetaData| {
         let bytes = matches!(meta.column(leaf).column_type(), Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY);
-        bytes && meta.column(leaf).statistics().is_some_and(|s| s.is_min_max_deprecated())
+        (bytes || unsigned) && meta.column(leaf).statistics().is_some_and(|s| s.is_min_max_deprecated())
     };
     if metas.iter().any(doubtful) {
         return None;

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use tidemill_model::{Error, Interval, Kind, Result, nearest};
-use tidemill_runtime::{DatasetSpec, Environment, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
+use tidemill_runtime::{DatasetSpec, Environment, Rewrites, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode};
 
 use super::commit::FilesCommitter;
 use super::config::{Encoding, partition_columns};
 use super::location::{Location, Place, names_below};
+use super::rewrites::rewrites;
 use super::writer::FilesWriter;
 
 /// A folder of files, opened for one run.
@@ -93,13 +94,23 @@ fn is_zero(n: &u64) -> bool {
 impl Target {
     /// The name of the one file that a run of an interval writes.
     pub(super) fn whole(&self) -> Option<String> {
-        let stem = match (self.interval?, self.replaces) {
-            (_, Replaces::Everything) => EVERYTHING.to_owned(),
-            (interval, Replaces::Interval) => interval_name(interval),
+        self.interval.map(|interval| self.whole_of(interval))
+    }
+
+    /// The name of the file of a table that is overwritten.
+    pub(super) fn everything(&self) -> String {
+        format!("{EVERYTHING}.{}", self.encoding.extension())
+    }
+
+    /// The same as [`Target::whole`] for any interval.
+    pub(super) fn whole_of(&self, interval: Interval) -> String {
+        let stem = match self.replaces {
+            Replaces::Everything => EVERYTHING.to_owned(),
+            Replaces::Interval => interval_name(interval),
             // Appended rows stand beside those of other pipelines.
-            (interval, Replaces::Own) => format!("part-{}-{}", self.identity, interval_name(interval)),
+            Replaces::Own => format!("part-{}-{}", self.identity, interval_name(interval)),
         };
-        Some(format!("{stem}.{}", self.encoding.extension()))
+        format!("{stem}.{}", self.encoding.extension())
     }
 }
 
@@ -253,6 +264,10 @@ impl Sink for FilesSink {
 
     fn is_unwritten(&self) -> Result<bool> {
         Ok(names_below(&self.target.folder)?.is_empty())
+    }
+
+    fn rewrites(&self, intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        rewrites(&self.target, intervals).map(Some)
     }
 
     fn guarantee(&self) -> String {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use tidemill_model::{Clock, Epoch, Error, Kind, Result, nearest};
+use tidemill_model::{Clock, Epoch, Error, Interval, Kind, Result, nearest};
 use tidemill_runtime::{
-    Batch, Committable, Encoder, Environment, Format, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode,
+    Batch, Committable, Encoder, Environment, Format, Rewrites, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode,
 };
 
 use super::commit::LogCommitter;
@@ -134,6 +134,10 @@ impl Sink for LogSink {
     fn is_unwritten(&self) -> Result<bool> {
         let Some(topic) = Topic::open(&self.state, &self.config.topic, false)? else { return Ok(true) };
         Ok(!topic.head.visible()?.producers.contains_key(&self.producer))
+    }
+
+    fn rewrites(&self, _intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        Ok(Some(Rewrites::default()))
     }
 
     fn guarantee(&self) -> String {

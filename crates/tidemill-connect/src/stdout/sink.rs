@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use tidemill_model::{Epoch, Error, Kind, Result, Settings};
+use tidemill_model::{Epoch, Error, Interval, Kind, Result, Settings};
 use tidemill_runtime::{
-    Batch, Committable, DatasetSpec, Encoder, Format, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode,
+    Batch, Committable, DatasetSpec, Encoder, Format, Rewrites, Sink, SinkCommitter, SinkTarget, SinkWriter, WriteMode,
 };
 
 use super::Stream;
@@ -76,6 +76,10 @@ impl Sink for StdoutSink {
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
         Ok(Box::new(StdoutCommitter::new(self.staging.clone(), self.stream.clone())))
+    }
+
+    fn rewrites(&self, _intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        Ok(Some(Rewrites::default()))
     }
 
     fn guarantee(&self) -> String {

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tidemill::history::{Cause, History, RunState};
 use tidemill::runs::Quiet;
 use tidemill::scheduler::Scheduler;
@@ -83,6 +85,23 @@ fn ask(project: &ProjectFolder, sql: &str) -> serde_json::Value {
     let ran = binary::run(project.path(), &["query", sql, "--format", "json"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.json()
+}
+
+/// All files of a project with what is in them, its state's too.
+fn all_files(project: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![project.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for item in std::fs::read_dir(folder).expect("a folder") {
+            let path = item.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(project).expect("is below").to_owned();
+                found.insert(name, std::fs::read(&path).expect("reads"));
+            }
+        }
+    }
+    found
 }
 
 /// What differs between the tables and all that landed before an hour.
@@ -308,6 +327,64 @@ fn of_two_schedulers_one_leads_and_the_other_takes_over() {
     });
 }
 
+/// How many bytes landed of these hours.
+fn landed(world: &World, hours: std::ops::Range<i64>) -> u64 {
+    let size = |n| std::fs::metadata(world.project.join(&format!("landing/{n}.jsonl"))).expect("is there").len();
+    hours.map(size).sum()
+}
+
+/// Five files that nobody has looked at: the first look reads each to learn its times, and any may have rows of any hour.
+fn tells_what_five_new_hours_take(world: &World) {
+    let before = all_files(world.project.path());
+    let ran = |words: &[&str]| binary::run(world.project.path(), words);
+    let all = landed(world, 0..5);
+    let nothing =
+        |target| json!({"target": target, "files": 0, "rewrites": 0, "bytes": 0, "at_most": false, "unknown": null});
+    let rewrites = ["staging", "silver", "warehouse", "report"].map(nothing);
+    let work = json!({
+        "intervals": 5,
+        "reads": [{
+            "dataset": "landing", "splits": 5, "splits_of_unknown_size": 0, "new_splits": 5, "unknown": null,
+            "reads_at_least": 5, "reads_at_most": 5 + 5 * 5, "bytes_at_least": all, "bytes_at_most": all + 5 * all,
+        }],
+        "rewrites": rewrites,
+        "operator_memory_at_most": 256 << 20,
+    });
+    let dry = ran(&["backfill", "orders", "--dry-run", "--format", "json"]).json();
+    assert_eq!(dry["work"], work, "{dry:#}");
+    let planned = ran(&["plan", "orders", "--format", "json"]).json();
+    assert_eq!(planned[0]["work"], work, "{planned:#}");
+    let said = ran(&["backfill", "orders", "--dry-run"]).out;
+    for words in [" in 5 splits of landing, all new: ", "  rewrites  nothing", "  memory    at most 256 MiB "] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    assert_eq!(all_files(world.project.path()), before, "a dry run changes nothing");
+}
+
+/// What is done again reads the files of its own hours alone, and writes their files anew; a merge may write any.
+fn tells_what_three_hours_take_of_which_two_are_done(world: &World) {
+    let before = all_files(world.project.path());
+    let words = ["backfill", "orders", "--only", "all", "--to", "2026-01-01T03", "--dry-run", "--format", "json"];
+    let work = &binary::run(world.project.path(), &words).json()["work"];
+    let three = landed(world, 0..3);
+    let read = json!({
+        "dataset": "landing", "splits": 3, "splits_of_unknown_size": 0, "new_splits": 0, "unknown": null,
+        "reads_at_least": 3, "reads_at_most": 3, "bytes_at_least": three, "bytes_at_most": three,
+    });
+    assert_eq!((&work["intervals"], &work["reads"][0]), (&3.into(), &read), "{work:#}");
+    for (at, (target, runs)) in [("staging", 1), ("silver", 1), ("warehouse", 3), ("report", 1)].into_iter().enumerate()
+    {
+        let folder = format!("lake/{target}");
+        let is_data = |path: &Path| path.starts_with(&folder) && path.extension().is_some_and(|kind| kind == "parquet");
+        let sizes: Vec<usize> = before.iter().filter(|(path, _)| is_data(path)).map(|(_, data)| data.len()).collect();
+        assert_eq!(sizes.len(), 2, "{target}: one of each hour that is done");
+        let (rewrites, bytes) = (runs * sizes.len(), runs * sizes.iter().sum::<usize>());
+        let told = json!({"target": target, "files": 2, "rewrites": rewrites, "bytes": bytes, "at_most": runs > 1, "unknown": null});
+        assert_eq!(work["rewrites"][at], told, "{work:#}");
+    }
+    assert_eq!(all_files(world.project.path()), before, "a dry run changes nothing");
+}
+
 /// A day of hours that is done, but for two that are not, and one that fails.
 #[test]
 fn the_command_line_shows_holes_and_fills_them() {
@@ -322,6 +399,7 @@ fn the_command_line_shows_holes_and_fills_them() {
     let ran = |words: &[&str]| binary::run(world.project.path(), words);
     let dry = ran(&["backfill", "orders", "--dry-run", "--format", "json"]).json();
     assert_eq!((&dry["intervals"], &dry["ranges"][0]["start"]), (&5.into(), &"2026-01-01T00:00:00Z".into()), "{dry}");
+    tells_what_five_new_hours_take(&world);
     assert!(world.workspace().checkpoints("orders").latest().expect("reads").is_none(), "a dry run changes nothing");
     let unasked = ran(&["--short", "backfill", "orders"]);
     assert!(unasked.code == Some(2) && unasked.err.contains("C119"), "{unasked:?}");
@@ -341,6 +419,7 @@ fn the_command_line_shows_holes_and_fills_them() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let at = |hour: &str| ended.out.find(hour).unwrap_or_else(|| panic!("{hour} in {ended:?}"));
     assert!(at("02:00:00 - 03") < at("01:00:00 - 02"), "the latest first: {ended:?}");
+    tells_what_three_hours_take_of_which_two_are_done(&world);
     world.project.write("broken", "").expect("a file");
     let failed = ran(&["backfill", "orders", "--from", "2026-01-01T04", "--yes"]);
     assert!(failed.code == Some(1) && failed.err.contains("step announce"), "{failed:?}");

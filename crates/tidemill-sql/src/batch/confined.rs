@@ -1,7 +1,7 @@
 //! [`Confined`]: a sink that replaces a part of its table, given rows of that part alone.
 //!
-//! **Invariant:** what a run prepared is committed for the part that it was prepared for, or not at all: a statement whose
-//! REPLACE WHERE was changed in between never takes away rows of the part that it names now.
+//! **Invariant:** what a run prepared is committed as it was prepared, or not at all: a statement whose REPLACE WHERE, or a table
+//! whose `write`, was changed in between never takes away rows that it names only now.
 
 use std::sync::Arc;
 
@@ -12,15 +12,18 @@ use datafusion::logical_expr::utils::{conjunction, disjunction};
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use serde_json::{Value, json};
-use tidemill_model::{Epoch, Error, Kind, Place, Result};
-use tidemill_runtime::{Batch, Committable, Sink, SinkCommitter, SinkWriter, TablePart};
+use tidemill_model::{Epoch, Error, Interval, Kind, Place, Result};
+use tidemill_runtime::{Batch, Committable, Rewrites, Sink, SinkCommitter, SinkWriter, TablePart, WriteMode};
 
 /// A sink of a statement that replaces.
 #[derive(Debug)]
 pub(super) struct Confined {
     inner: Arc<dyn Sink>,
     table: String,
-    part: TablePart,
+    /// Which rows it replaces, in words.
+    said: String,
+    /// The part in words; empty for the whole table.
+    part: String,
     /// Where the statement says so.
     place: Place,
     /// True for rows of the part; `None` when every row is.
@@ -32,16 +35,20 @@ impl Confined {
     pub(super) fn new(
         inner: Arc<dyn Sink>,
         table: &str,
-        (part, place): (TablePart, &Place),
+        (mode, place): (&WriteMode, &Place),
         columns: &Schema,
     ) -> Result<Confined> {
+        let part = mode.part().cloned().unwrap_or_default();
+        let only = if part.is_whole() { String::new() } else { format!(" REPLACE WHERE {part}") };
+        let word = if matches!(mode, WriteMode::Overwrite { .. }) { "overwrite" } else { "replace" };
+        let said = format!("write = '{word}'{only}");
         let broken = |e| Error::internal(format!("the part of `{table}` cannot be told")).because(e);
         let is_of_part = condition(&part, columns).and_then(|condition| {
             let names = DFSchema::try_from(columns.clone())?;
             condition.map(|condition| SessionContext::new().create_physical_expr(condition, &names)).transpose()
         });
         let (table, place) = (table.to_owned(), place.clone());
-        Ok(Confined { inner, table, part, place, is_of_part: is_of_part.map_err(broken)? })
+        Ok(Confined { inner, table, said, part: part.to_string(), place, is_of_part: is_of_part.map_err(broken)? })
     }
 }
 
@@ -65,13 +72,13 @@ fn condition(part: &TablePart, columns: &Schema) -> datafusion::common::Result<O
 
 impl Sink for Confined {
     fn writer(&self, lane: usize) -> Result<Box<dyn SinkWriter>> {
-        let (table, said, place) = (self.table.clone(), self.part.to_string(), self.place.clone());
-        let (inner, is_of_part) = (self.inner.writer(lane)?, self.is_of_part.clone());
-        Ok(Box::new(ConfinedWriter { inner, table, said, place, is_of_part }))
+        let (table, said, part) = (self.table.clone(), self.said.clone(), self.part.clone());
+        let (inner, place, is_of_part) = (self.inner.writer(lane)?, self.place.clone(), self.is_of_part.clone());
+        Ok(Box::new(ConfinedWriter { inner, table, said, part, place, is_of_part }))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
-        let said = self.part.to_string();
+        let said = self.said.clone();
         Ok(Box::new(ConfinedCommitter { inner: self.inner.committer()?, table: self.table.clone(), said }))
     }
 
@@ -87,6 +94,10 @@ impl Sink for Confined {
         self.inner.overwrites()
     }
 
+    fn rewrites(&self, intervals: &[Interval]) -> Result<Option<Rewrites>> {
+        self.inner.rewrites(intervals)
+    }
+
     fn is_unwritten(&self) -> Result<bool> {
         self.inner.is_unwritten()
     }
@@ -95,8 +106,8 @@ impl Sink for Confined {
 struct ConfinedWriter {
     inner: Box<dyn SinkWriter>,
     table: String,
-    /// The part in words; empty for the whole table.
     said: String,
+    part: String,
     place: Place,
     is_of_part: Option<Arc<dyn PhysicalExpr>>,
 }
@@ -114,13 +125,13 @@ impl ConfinedWriter {
             .at(&self.place)
             .label("rows of this part alone")
             .fact(format!("the row: {}", shown))
-            .fact(format!("add WHERE {} to the query, or correct REPLACE WHERE; nothing was published", self.said)))
+            .fact(format!("add WHERE {} to the query, or correct REPLACE WHERE; nothing was published", self.part)))
     }
 
     fn marked(&self, prepared: Option<Committable>) -> Option<Committable> {
         // Marked where nothing was prepared, too: to take rows away is something to commit.
         let of = prepared.map_or(Value::Null, |committable| committable.0);
-        Some(Committable(json!({ "part": self.said, "of": of })))
+        Some(Committable(json!({ PREPARED_FOR: self.said, "of": of })))
     }
 }
 
@@ -141,6 +152,21 @@ impl SinkWriter for ConfinedWriter {
     }
 }
 
+/// The key of what rows were prepared for.
+const PREPARED_FOR: &str = "prepared for";
+
+/// What rows were prepared for, if they are to replace others.
+pub(super) fn prepared_for(committable: &Committable) -> Option<&str> {
+    committable.0.get(PREPARED_FOR).and_then(Value::as_str)
+}
+
+/// The error of rows that were prepared for something else than what is said now.
+pub(super) fn changed(table: &str, said: &str) -> Error {
+    let message = format!("a run has prepared rows of `{table}` with {said}, and the pipeline says something else now");
+    Error::new(Kind::Config, "C109", message)
+        .fact("put it back and run the pipeline once, so that they are published; then change it")
+}
+
 struct ConfinedCommitter {
     inner: Box<dyn SinkCommitter>,
     table: String,
@@ -150,20 +176,14 @@ struct ConfinedCommitter {
 impl ConfinedCommitter {
     /// What the table itself prepared, if it was for this part.
     fn unmarked(&self, committable: &Committable) -> Result<Option<Committable>> {
-        let (part, of) = match (committable.0.get("part").and_then(Value::as_str), committable.0.get("of")) {
-            (Some(part), Some(of)) => (part, of.clone()),
-            _ => ("", committable.0.clone()),
-        };
-        if part == self.said {
-            return Ok((!of.is_null()).then_some(Committable(of)));
+        match prepared_for(committable) {
+            Some(said) if said != self.said => Err(changed(&self.table, said)),
+            Some(_) => {
+                let of = committable.0.get("of").cloned().unwrap_or_default();
+                Ok((!of.is_null()).then_some(Committable(of)))
+            }
+            None => Ok(Some(committable.clone())),
         }
-        let was = if part.is_empty() { "no REPLACE WHERE".to_owned() } else { format!("REPLACE WHERE {part}") };
-        let message = format!(
-            "a run has prepared rows of `{}` with {was}, and the statement says something else now",
-            self.table
-        );
-        Err(Error::new(Kind::Config, "C109", message)
-            .fact("put the statement back and run the pipeline once, so that they are published; then change it"))
     }
 }
 

@@ -183,7 +183,8 @@ impl Execute<0> for DatasetExec {
                     break;
                 }
             }
-            worker.reading.gathered.pass_over(readers.take_passed_over());
+            let Worker { reading, scan, .. } = &worker;
+            reading.gathered.pass_over(*scan, reading, readers.take_passed_over());
             Ok(())
         });
         Ok(stream.build())

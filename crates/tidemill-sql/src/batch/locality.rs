@@ -12,10 +12,10 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Operator, TableScan};
 
 use super::provider::DatasetTable;
-use crate::language::Project;
+use crate::language::{Dataset, Project};
 use crate::session::{
-    AsofNode, Between, DedupNode, Meaning, Over, TimeBounds, WindowNode, WindowSize, call_of, lineage, meaning_of,
-    over, time_bounds,
+    AsofNode, Between, DedupNode, Meaning, Over, SchemaOnly, TimeBounds, WindowNode, WindowSize, call_of, lineage,
+    meaning_of, over, time_bounds,
 };
 
 /// What is known of a query.
@@ -50,6 +50,20 @@ pub(super) fn dataset_of(scan: &TableScan) -> Option<Arc<DatasetTable>> {
     provider.downcast_ref::<DatasetTable>().map(|table| Arc::new(table.clone()))
 }
 
+/// Whether the rows of a scan have an event time; of a plan over names and types alone the project says it.
+fn has_event_time(scan: &TableScan, project: &Project) -> bool {
+    match dataset_of(scan) {
+        Some(table) => table.reading().event_time.is_some(),
+        None if scan.source.is::<SchemaOnly>() => dataset_named(scan, project).is_some_and(|of| of.watermark.is_some()),
+        None => false,
+    }
+}
+
+/// The dataset that a scan of a plan over names and types alone reads.
+pub(super) fn dataset_named<'p>(scan: &TableScan, project: &'p Project) -> Option<&'p Dataset> {
+    project.datasets.get(scan.table_name.table())
+}
+
 /// Examines a plan that is neither analysed nor optimised.
 pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
     let mut seen = Seen::default();
@@ -64,10 +78,7 @@ pub(super) fn examine(plan: &LogicalPlan, project: &Project) -> Result<Seen> {
         exprs.iter().any(|expr| meaning_of(expr, input, &times) != Meaning::Plain)
     };
     let seen = match plan {
-        LogicalPlan::TableScan(scan) => {
-            let event = dataset_of(scan).is_some_and(|table| table.reading().event_time.is_some());
-            Seen { event, ..Seen::default() }
-        }
+        LogicalPlan::TableScan(scan) => Seen { event: has_event_time(scan, project), ..Seen::default() },
         LogicalPlan::Projection(node) if seen.paired => {
             // A window of pairs is whole when the later rows of all its pairs have come, which may be after its end.
             let windows = node.expr.iter().any(|expr| is_window(expr, &node.input, project));

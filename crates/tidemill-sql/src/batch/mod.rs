@@ -18,8 +18,10 @@ mod owned;
 mod progress;
 mod provider;
 mod query;
+mod reach;
 mod readers;
 mod reading;
+mod scans;
 mod seen;
 mod sinks;
 mod spill;
@@ -33,8 +35,9 @@ mod writing;
 
 pub use engine::Resources;
 pub use interval::{
-    Anew, Asked, Call, IntervalReport, NoPrograms, PlannedStep, Programs, RetryAt, RunContext, Runner, StepEvent,
-    StepKind, TargetReport, Unwatched, Watcher, fingerprint_of, finish_interval, plan_interval, run_interval,
+    Amount, Anew, Asked, Call, Forecast, Foretold, IntervalReport, NoPrograms, PlannedStep, Programs, RetryAt,
+    RunContext, Runner, StepEvent, StepKind, TargetReport, Unwatched, Watcher, fingerprint_of, finish_interval,
+    forecast, plan_interval, run_interval,
 };
 pub use lookup::Lookups;
 pub use progress::BatchProgress;

@@ -1,7 +1,8 @@
 //! [`Needing`]: the filters of a scan, as what its source may leave out by statistics.
 //!
-//! Filters that cannot fail stand above a scan and are offered to it. What they leave out is not needed, but for rows that
-//! the gate refuses, warns of or drops: those are told and counted whatever a statement wants.
+//! The planner offers a copy of each filter above a scan, those that a guard evaluates row by row, too. Only one that
+//! [cannot fail](is_safe) is taken. What it leaves out is not needed, but for rows that the gate refuses, warns of or drops: those
+//! are told and counted whatever a statement wants.
 //!
 //! **Invariant:** leaving out what is not needed changes no result, no dead letter and no share of errors.
 
@@ -21,20 +22,31 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use tidemill_runtime::{ColumnBounds, Needed};
 
+use crate::session::guarded::{can_fail, has_subquery};
+
+/// Whether a filter over these columns fails on no row, so that whoever evaluates it, and in which order, loses no row's
+/// error.
+pub(super) fn is_safe(filter: &Expr, columns: &Schema) -> bool {
+    let Ok(names) = DFSchema::try_from(columns.clone()) else { return false };
+    plain(filter.clone()).is_ok_and(|filter| !can_fail(&filter, &names) && !has_subquery(&filter))
+}
+
+/// The same over columns without the name of their table.
+fn plain(expr: Expr) -> DfResult<Expr> {
+    let plain = expr.transform(|part| {
+        Ok(match part {
+            Expr::Column(column) => Transformed::yes(Expr::Column(Column::from_name(column.name))),
+            other => Transformed::no(other),
+        })
+    });
+    Ok(plain?.data)
+}
+
 /// Which rows of a dataset a scan with these filters needs, over the dataset's own columns: `None` for all of them.
 /// `refusals` are those of the dataset's [`Reading`](super::reading::Reading).
-pub(super) fn needed_rows(filters: &[Expr], refusals: Option<&[Expr]>) -> DfResult<Option<Expr>> {
+fn needed_rows(filters: &[Expr], refusals: Option<&[Expr]>) -> DfResult<Option<Expr>> {
     let (Some(wanted), Some(refusals)) = (conjunction(filters.iter().cloned()), refusals) else { return Ok(None) };
-    let needed = disjunction(std::iter::once(wanted).chain(refusals.iter().cloned()));
-    let plain = |expr: Expr| {
-        expr.transform(|part| {
-            Ok(match part {
-                Expr::Column(column) => Transformed::yes(Expr::Column(Column::from_name(column.name))),
-                other => Transformed::no(other),
-            })
-        })
-    };
-    Ok(needed.map(plain).transpose()?.map(|plain| plain.data))
+    disjunction(std::iter::once(wanted).chain(refusals.iter().cloned())).map(plain).transpose()
 }
 
 /// Rows that are needed, told by bounds.

@@ -18,11 +18,10 @@ use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use tidemill_model::{Interval, Timestamp};
 
-use super::locality::{Seen, dataset_of, examine, time_join, times};
+use super::locality::{Seen, dataset_of, examine, times};
+use super::reach::Reach;
 use crate::language::Project;
-use crate::session::{
-    AsofNode, DedupNode, Meaning, Over, TimeBounds, WINDOW_END, WindowNode, WindowSize, meaning_of, over,
-};
+use crate::session::{Meaning, TimeBounds};
 
 /// A query made ready for an interval.
 #[derive(Debug, Clone)]
@@ -88,63 +87,38 @@ impl Narrowing<'_> {
             self.from = self.from.min(from);
             return Ok(scan_within(plan, Interval { start: from, end: self.interval.end })?.data);
         }
-        if let LogicalPlan::Join(join) = &plan
-            && let Some(bounds) = time_join(join, self.project)
-        {
-            let owner = (!windowed).then(|| owner(join, bounds));
-            let back = Timestamp(from.0.saturating_sub(bounds.before()).saturating_sub(bounds.after()));
-            let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, back, true)?)))?.data;
-            let Some(owner) = owner else { return Ok(plan) };
-            let bound = |at: Timestamp| lit(ScalarValue::TimestampMicrosecond(Some(at.0), None));
-            let owned = owner.clone().gt_eq(bound(self.interval.start)).and(owner.lt(bound(self.interval.end)));
-            return LogicalPlanBuilder::from(plan).filter(owned)?.build();
-        }
-        if let Some(node) = AsofNode::of(&plan) {
-            let oldest = node.within.map_or(i64::MIN, |within| from.0.saturating_sub(within));
-            let mut is_left = true;
-            let narrowed = plan.map_children(|child| {
-                let left = std::mem::replace(&mut is_left, false);
-                let (from, windowed) = if left { (from, windowed) } else { (Timestamp(oldest), true) };
-                Ok(Transformed::yes(self.narrow(child, from, windowed)?))
-            })?;
-            return Ok(narrowed.data);
-        }
-        if let Some(node) = DedupNode::of(&plan) {
-            // Only all rows before tell which of them stay.
-            let time = Column::from(plan.schema().qualified_field(node.time));
-            let all = Timestamp(i64::MIN);
-            let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, all, true)?)))?.data;
-            return if windowed {
-                Ok(plan)
-            } else {
-                self.choose(plan, &time, |time, start, end| time.clone().gt_eq(start).and(time.lt(end)), 0)
-            };
-        }
-        if let Some((column, before, after)) = frame(&plan, self.project) {
-            // A row of a frame that looks ahead is final that much later.
-            let below = Timestamp(from.0.saturating_sub(before).saturating_sub(after));
-            let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, below, true)?)))?.data;
-            return if windowed {
-                Ok(plan)
-            } else {
-                self.choose(plan, &column, |column, start, end| column.clone().gt_eq(start).and(column.lt(end)), after)
-            };
-        }
-        let Some((column, size)) = window_end(&plan, self.project) else {
-            return Ok(plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, windowed)?)))?.data);
-        };
-        let from = match size {
-            // A session may have begun at any time, so that only all rows before tell what it is.
-            WindowSize::Session { .. } => Timestamp(i64::MIN),
-            // The time of what stands above may be a window's end, so that the one that ends at `from` counts there.
-            _ if windowed => Timestamp(size.earliest_open(from.0.saturating_sub(1))),
-            WindowSize::Micros { .. } | WindowSize::Months { .. } => Timestamp(size.earliest_open(from.0)),
-        };
-        let plan = plan.map_children(|child| Ok(Transformed::yes(self.narrow(child, from, true)?)))?.data;
+        let reach = Reach::of(&plan, self.project);
+        let mut inputs = 0..;
+        let narrowed = plan.map_children(|child| {
+            let (from, windowed) = reach.of_input(inputs.next().unwrap_or_default(), from, windowed);
+            Ok(Transformed::yes(self.narrow(child, from, windowed)?))
+        })?;
+        let plan = narrowed.data;
         if windowed {
             return Ok(plan);
         }
-        self.choose(plan, &column, |end, from, to| end.clone().gt(from).and(end.lt_eq(to)), 0)
+        let begun = |time: &Expr, start, end| time.clone().gt_eq(start).and(time.clone().lt(end));
+        match reach {
+            Reach::Rows | Reach::Newest { .. } => Ok(plan),
+            Reach::Pairs(bounds) => {
+                let LogicalPlan::Join(join) = &plan else { return Ok(plan) };
+                let owner = owner(join, bounds);
+                let bound = |at: Timestamp| lit(ScalarValue::TimestampMicrosecond(Some(at.0), None));
+                let owned = begun(&owner, bound(self.interval.start), bound(self.interval.end));
+                LogicalPlanBuilder::from(plan).filter(owned)?.build()
+            }
+            Reach::First { time } => {
+                let time = Column::from(plan.schema().qualified_field(time));
+                self.choose(plan, &time, |time, start, end| begun(&time, start, end), 0)
+            }
+            // A row of a frame that looks ahead is final that much later.
+            Reach::Frame { time, after, .. } => {
+                self.choose(plan, &time, |time, start, end| begun(&time, start, end), after)
+            }
+            Reach::Window { end, .. } => {
+                self.choose(plan, &end, |end, from, to| end.clone().gt(from).and(end.lt_eq(to)), 0)
+            }
+        }
     }
 
     /// The rows whose time, `later` than a column says, is the interval's.
@@ -192,34 +166,6 @@ fn owner(join: &Join, bounds: TimeBounds) -> Expr {
         }
         _ => pair,
     }
-}
-
-/// The event time that a node's frames of time are over, and how far they reach back and ahead.
-fn frame(plan: &LogicalPlan, project: &Project) -> Option<(Column, i64, i64)> {
-    let LogicalPlan::Window(node) = plan else { return None };
-    match over(&node.window_expr, &node.input, &times(&node.input, project)) {
-        Over::Range { time, before, after } => {
-            Some((Column::from(node.input.schema().qualified_field(time)), before, after))
-        }
-        Over::Window(_) | Over::Endless(_) => None,
-    }
-}
-
-/// The column with the end of the window, and the window's size, when a node assigns windows by event time.
-fn window_end(plan: &LogicalPlan, project: &Project) -> Option<(Column, WindowSize)> {
-    if let Some(node) = WindowNode::of(plan) {
-        let told = times(plan, project).pop()? != Meaning::Plain;
-        return told.then(|| (Column::new_unqualified(WINDOW_END), node.size));
-    }
-    let LogicalPlan::Projection(projection) = plan else { return None };
-    let input = times(&projection.input, project);
-    projection.expr.iter().enumerate().find_map(|(at, expr)| {
-        let passed_on = matches!(expr.clone().unalias(), Expr::Column(_));
-        match meaning_of(expr, &projection.input, &input) {
-            Meaning::End { size, .. } if !passed_on => Some((Column::from(plan.schema().qualified_field(at)), size)),
-            _ => None,
-        }
-    })
 }
 
 fn scan_within(plan: LogicalPlan, interval: Interval) -> Result<Transformed<LogicalPlan>> {

@@ -19,7 +19,7 @@ use tidemill_runtime::Source;
 use super::dataset_exec::{Columns, DatasetExec};
 use super::fold::FoldExec;
 use super::gate_exec::GateExec;
-use super::needed::{Needing, needed_rows};
+use super::needed::{Needing, is_safe};
 use super::reading::{Reading, external};
 use super::seen::SplitTimes;
 use super::tables::Only;
@@ -119,14 +119,13 @@ impl DatasetTable {
         table: &Arc<dyn TableProvider>,
         state: &dyn Session,
         columns: Columns,
-        filters: &[Expr],
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let stored = table.schema();
         let wanted = columns.decoded.fields().iter().map(|field| stored.index_of(field.name()));
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
-        // Only for pruning: the gate's scan divides by time itself, and filters are applied above.
-        let needed = needed_rows(filters, self.reading.refusals.as_deref())?;
-        let filters: Vec<Expr> = self.pruning(&stored)?.into_iter().chain(needed).collect();
+        // Only for pruning: the gate's scan divides by time itself. Other filters stay above: how many rows they leave out
+        // would not be known, and errors are a share of those.
+        let filters: Vec<Expr> = self.pruning(&stored)?.into_iter().collect();
         let input = table.scan(state, Some(&wanted), &filters, None).await?;
         Ok(GateExec::over(self.reading.clone(), input, columns))
     }
@@ -181,16 +180,25 @@ impl TableProvider for DatasetTable {
         }
         let columns = Columns::new(&self.reading, Arc::new(self.schema.project(wanted)?))?;
         match &self.rows {
-            Rows::Native(table) => self.scan_native(table, state, columns, filters).await,
+            Rows::Native(table) => self.scan_native(table, state, columns).await,
             Rows::Source(source) => self.scan_source(source, columns, (filters, state)).await,
         }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        match &self.rows {
-            Rows::Native(table) if self.open.is_some() => table.supports_filters_pushdown(filters),
-            _ if self.reading.refusals.is_some() => Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()]),
-            _ => Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]),
-        }
+        let answer = |filter: &&Expr| {
+            if !is_safe(filter, &self.schema) {
+                return Ok(TableProviderFilterPushDown::Unsupported);
+            }
+            match &self.rows {
+                Rows::Native(table) if self.open.is_some() => {
+                    let answer = table.supports_filters_pushdown(&[filter])?;
+                    Ok(answer.into_iter().next().unwrap_or(TableProviderFilterPushDown::Unsupported))
+                }
+                Rows::Source(_) if self.reading.refusals.is_some() => Ok(TableProviderFilterPushDown::Inexact),
+                Rows::Source(_) | Rows::Native(_) => Ok(TableProviderFilterPushDown::Unsupported),
+            }
+        };
+        filters.iter().map(answer).collect()
     }
 }

@@ -213,8 +213,9 @@ impl Gathered {
         }
     }
 
-    /// Adds rows that a scan passed over, as nobody needs them.
-    pub(super) fn pass_over(&self, rows: u64) {
+    /// Adds rows that a scan passed over, as nobody needs them. A scan that passed over all has looked at its dataset, too.
+    pub(super) fn pass_over(&self, scan: u64, reading: &Reading, rows: u64) {
+        self.add(scan, reading, Counters::default(), Vec::new());
         self.passed_over.fetch_add(rows, Ordering::Relaxed);
     }
 

@@ -11,7 +11,7 @@ use tidemill_checkpoint::Manifest;
 use tidemill_model::{Epoch, Error, Interval, Result, Timestamp};
 use tidemill_runtime::{Committable, Sink, SinkTarget, WriteMode};
 
-use super::confined::Confined;
+use super::confined::{Confined, changed, prepared_for};
 use crate::catalog::Catalog;
 use crate::language::Insert;
 use crate::session::{default_sequence, result_schema};
@@ -50,9 +50,7 @@ impl Target {
         let sink = catalog.sink(name, &target)?;
         let place = insert.part.as_ref().map_or(&insert.place, |(_, place)| place);
         let sink: Arc<dyn Sink> = match &mode {
-            WriteMode::Replace { part, .. } | WriteMode::Overwrite { part } => {
-                Arc::new(Confined::new(sink, name, (part.clone(), place), &target.schema)?)
-            }
+            mode if mode.replaces() => Arc::new(Confined::new(sink, name, (mode, place), &target.schema)?),
             _ => sink,
         };
         Ok(Target { name: name.to_owned(), mode, sink })
@@ -61,6 +59,10 @@ impl Target {
     /// Publishes what was prepared.
     pub(super) fn commit(&self, epoch: Epoch, committables: &[Committable]) -> Result<()> {
         let context = |e: Error| e.context(format!("publishing to `{}`", self.name));
+        let prepared = committables.iter().find_map(prepared_for).filter(|_| !self.mode.replaces());
+        if let Some(said) = prepared {
+            return Err(context(changed(&self.name, said)));
+        }
         self.sink.committer().and_then(|mut committer| committer.commit(epoch, committables)).map_err(context)
     }
 

@@ -28,12 +28,9 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// Makes all rows durable for an epoch, each lane on a thread of its own; `anew` when they are to win over whatever is
-    /// stored under their keys.
-    pub(super) async fn prepare(self, epoch: Epoch, anew: bool) -> Result<Vec<Committable>> {
-        let lanes = self.writers.into_iter().map(|mut writer| {
-            spawn_blocking(move || if anew { writer.prepare_anew(epoch) } else { writer.prepare(epoch) })
-        });
+    /// Makes all rows durable for an epoch, each lane on a thread of its own.
+    pub(super) async fn prepare(self, epoch: Epoch) -> Result<Vec<Committable>> {
+        let lanes = self.writers.into_iter().map(|mut writer| spawn_blocking(move || writer.prepare(epoch)));
         let mut committables = Vec::new();
         let mut failure = None;
         for lane in lanes.collect::<Vec<_>>() {

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use tidemill_model::{OptionSpec, Result, Settings};
-use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Version};
+use tidemill_runtime::{Connector, DatasetSpec, Environment, Format, Split, Version};
 
 /// A connector's own way to be read by a bounded query, instead of through its [`Source`](tidemill_runtime::Source).
 #[async_trait]
@@ -28,6 +28,16 @@ pub trait BatchTables: Send + Sync + fmt::Debug {
     /// # Errors
     /// As `open`.
     async fn version(&self, spec: &DatasetSpec, env: &Environment) -> Result<Option<Version>> {
+        let _ = (spec, env);
+        Ok(None)
+    }
+
+    /// The files that the dataset consists of now, with their sizes, and with the times of those that are not read where
+    /// only other times are asked for. Conservative default: they cannot be told.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn files(&self, spec: &DatasetSpec, env: &Environment) -> Result<Option<Vec<Split>>> {
         let _ = (spec, env);
         Ok(None)
     }

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use serde_json::json;
 use tidemill_model::{Catchup, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
-use tidemill_sql::Side;
-use tidemill_sql::batch::{Anew, StepKind};
+use tidemill_sql::batch::Anew;
 use tidemill_sql::language::Pipeline;
 
 use super::failure::{Failure, Outcome};
-use super::numbers::{bytes, counted, duration, grouped};
+use super::numbers::{counted, duration, grouped};
 use super::output::Output;
 use super::run::stop_on_signal;
 use super::telling::{Telling, shown};
+use super::work::Work;
 use crate::Workspace;
 use crate::history::{Cause, History};
 use crate::runs::{Backfill, Intervals, Only, Picked, Slots, Tell, Wants, Worked, Worker, range};
@@ -64,8 +64,9 @@ pub(super) async fn backfill(workspace: &Workspace, pipeline: &Pipeline, typed: 
             ledger: record.as_ref().map(|record| record.ledger.clone()).unwrap_or_default(),
         },
     };
-    let left = asked.left(&intervals, record.as_ref(), &by);
-    let shown = Shown::of(workspace, &intervals, &asked, &left)?;
+    let mut left = asked.left(&intervals, record.as_ref(), &by);
+    let takes = Work::of(workspace, &pipeline.name, record.as_ref(), left.make_contiguous())?;
+    let shown = Shown::of(&intervals, &asked, &left, takes);
     if left.is_empty() || typed.dry_run {
         shown.print(output, left.is_empty());
         return Ok(());
@@ -258,16 +259,11 @@ struct Shown {
     /// Coalesced, in order.
     ranges: Vec<Interval>,
     grid: String,
-    reads: Vec<(String, usize, u64)>,
+    work: Work,
 }
 
 impl Shown {
-    fn of(
-        workspace: &Workspace,
-        intervals: &Intervals,
-        asked: &Backfill,
-        left: &VecDeque<(Interval, Anew)>,
-    ) -> Result<Shown> {
+    fn of(intervals: &Intervals, asked: &Backfill, left: &VecDeque<(Interval, Anew)>, work: Work) -> Shown {
         let mut cells: Vec<Interval> = left.iter().map(|(cell, _)| *cell).collect();
         cells.sort();
         let mut ranges: Vec<Interval> = Vec::new();
@@ -277,27 +273,25 @@ impl Shown {
                 _ => ranges.push(cell),
             }
         }
-        Ok(Shown {
+        Shown {
             pipeline: asked.pipeline.clone(),
             only: asked.only,
             count: left.len() as u64,
             ranges,
             grid: intervals.grid.to_string(),
-            reads: reads(workspace, intervals),
-        })
+            work,
+        }
     }
 
     fn print(&self, output: &Output, nothing: bool) {
         if !output.is_human() {
             let ranges = self.ranges.iter().map(|r| json!({"start": r.start.to_string(), "end": r.end.to_string()}));
-            let reads =
-                self.reads.iter().map(|(name, files, bytes)| json!({"dataset": name, "splits": files, "bytes": bytes}));
             output.value(&json!({
                 "pipeline": self.pipeline,
                 "only": self.only.word(),
                 "intervals": self.count,
                 "ranges": ranges.collect::<Vec<_>>(),
-                "reads_at_most": reads.collect::<Vec<_>>(),
+                "work": self.work.as_json(),
             }));
             return;
         }
@@ -319,35 +313,9 @@ impl Shown {
         if self.ranges.len() > SHOWN {
             output.line(format!("  … and {} more", counted((self.ranges.len() - SHOWN) as u64, "range")));
         }
-        for line in read_lines(&self.reads) {
+        for line in self.work.lines() {
             output.line(format!("  {line}"));
         }
         output.note("Readers keep the rows that stand until an interval's new ones are complete.");
     }
-}
-
-/// How much there is of what runs read, as far as sources can tell: dataset, splits and bytes.
-pub(super) fn reads(workspace: &Workspace, intervals: &Intervals) -> Vec<(String, usize, u64)> {
-    let own: Vec<&str> = intervals.steps.iter().map(|step| step.name.as_str()).collect();
-    let mut names: Vec<&String> = intervals
-        .steps
-        .iter()
-        .filter_map(|step| if let StepKind::Insert { reads } = &step.kind { Some(reads) } else { None })
-        .flatten()
-        .filter(|name| !own.contains(&name.as_str()))
-        .collect();
-    names.sort();
-    names.dedup();
-    let known = names.into_iter().filter_map(|name| {
-        let splits = workspace.catalog.source(name, Side::History).ok()?.list_splits().ok()?;
-        Some((name.clone(), splits.len(), splits.iter().filter_map(|split| split.bytes).sum()))
-    });
-    known.collect()
-}
-
-pub(super) fn read_lines(reads: &[(String, usize, u64)]) -> Vec<String> {
-    let lines = reads.iter().map(|(name, splits, total)| {
-        format!("reads at most {} in {} of {name}", bytes(*total), counted(*splits as u64, "split"))
-    });
-    lines.collect()
 }

@@ -6,13 +6,14 @@
 use serde_json::{Value, json};
 use tidemill_checkpoint::Manifest;
 use tidemill_model::{Interval, Result, Span};
-use tidemill_sql::batch::{PlannedStep, StepKind, plan_interval};
+use tidemill_sql::batch::{Anew, PlannedStep, StepKind, plan_interval};
 use tidemill_sql::language::Pipeline;
 
-use super::backfill::{fingerprint, read_lines, reads};
+use super::backfill::fingerprint;
 use super::numbers::{counted, grouped, instant};
 use super::output::Output;
 use super::telling::shown;
+use super::work::Work;
 use crate::Workspace;
 use crate::runs::Intervals;
 
@@ -29,15 +30,12 @@ pub(super) fn plan(
     let record = workspace.checkpoints(&pipeline.name).latest()?;
     match Intervals::of(workspace, pipeline)? {
         Some(intervals) => {
-            let found = Found::of(workspace, &intervals, record.as_ref());
+            let found = Found::of(workspace, &intervals, record.as_ref())?;
             if output.is_human() {
                 output.line(format!("{}  {}  {}", pipeline.name, pipeline.file, pipeline.trigger));
                 steps(&intervals.steps, pipeline, output);
                 clocks(workspace, &intervals, pipeline, output);
                 found.print(workspace, &intervals, record.as_ref(), output);
-                for line in read_lines(&reads(workspace, &intervals)) {
-                    output.line(format!("  Work     {line}"));
-                }
                 delivery(workspace, pipeline, output)?;
             } else {
                 values.push(found.as_json(workspace, &intervals, pipeline, record.as_ref()));
@@ -162,14 +160,22 @@ struct Found {
     due: u64,
     missing: Vec<Interval>,
     changed: Vec<Interval>,
+    /// What it would take to run those that are missing or stale.
+    work: Work,
 }
 
 impl Found {
-    fn of(workspace: &Workspace, intervals: &Intervals, record: Option<&Manifest>) -> Found {
+    fn of(workspace: &Workspace, intervals: &Intervals, record: Option<&Manifest>) -> Result<Found> {
         let outlook = intervals.outlook(record, workspace.clock.now());
         let by = fingerprint(intervals);
         let changed = record.zip(outlook.due()).map(|(record, due)| record.ledger.computed_otherwise(due, &by));
-        Found { due: outlook.count_due(), missing: outlook.missing(), changed: changed.unwrap_or_default() }
+        let missing = outlook.missing();
+        let mut runs: Vec<(Interval, Anew)> =
+            missing.iter().flat_map(|range| outlook.cells(*range)).map(|cell| (cell, Anew::Rest)).collect();
+        runs.extend(outlook.stale().into_iter().map(|cell| (cell, Anew::All)));
+        runs.sort_by_key(|(cell, _)| *cell);
+        let work = Work::of(workspace, &intervals.pipeline, record, &runs)?;
+        Ok(Found { due: outlook.count_due(), missing, changed: changed.unwrap_or_default(), work })
     }
 
     fn print(&self, workspace: &Workspace, intervals: &Intervals, record: Option<&Manifest>, output: &Output) {
@@ -216,6 +222,13 @@ impl Found {
             output.line("           another query computed these; they stand until they are run anew:");
             output.line(format!("           tidemill backfill {name} --only changed"));
         }
+        let mut label = format!("Work     for {}:", counted(self.work.runs(), "run"));
+        for line in self.work.lines() {
+            if !label.is_empty() {
+                output.line(format!("  {}", std::mem::take(&mut label)));
+            }
+            output.line(format!("           {line}"));
+        }
     }
 
     fn as_json(
@@ -231,7 +244,6 @@ impl Found {
         };
         let stale = record.iter().flat_map(|record| record.stale.iter());
         let failed = record.iter().flat_map(|record| record.runs.iter()).filter(|run| run.failure.is_some());
-        let reads = reads(workspace, intervals);
         json!({
             "pipeline": pipeline.name,
             "file": *pipeline.file,
@@ -256,7 +268,7 @@ impl Found {
                 "step": run.failure.as_ref().map(|failure| &failure.step),
                 "retry_at": run.failure.as_ref().and_then(|failure| failure.retry_at).map(|at| at.to_string()),
             })).collect::<Vec<_>>(),
-            "reads_at_most": reads.iter().map(|(name, splits, bytes)| json!({"dataset": name, "splits": splits, "bytes": bytes})).collect::<Vec<_>>(),
+            "work": self.work.as_json(),
         })
     }
 }

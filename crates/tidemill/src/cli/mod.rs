@@ -29,6 +29,7 @@ mod tables;
 mod telling;
 mod verify;
 mod watermarks;
+mod work;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;

@@ -292,7 +292,7 @@ pub(crate) async fn interval(
             report.generation,
         ));
         if let Some(why) = &target.whole_because {
-            output.note(format!("  {} holds the result over all rows before the interval's end, and keys that it no longer has stay: {why}", target.name));
+            output.note(format!("  {} holds the result over all rows before the interval's end, of which write = 'upsert' keeps keys that are gone: {why}", target.name));
         }
     }
     if report.counters.rows_dead() > 0 {

@@ -147,7 +147,7 @@ impl Telling {
         };
         self.print(|| self.output.line(format!("{mark} {}{}  {line}", self.name(run), shown(run.interval))));
         for (target, why) in whole {
-            self.note(format!("  {target} holds the result over all rows before the interval's end, and keys that it no longer has stay: {why}"));
+            self.note(format!("  {target} holds the result over all rows before the interval's end, of which write = 'upsert' keeps keys that are gone: {why}"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing: the laws of sinks, with crashes at each step.
 
 use tidemill_model::{Epoch, Interval, Kind, Timestamp};
-use tidemill_runtime::{Batch, Committable, Sink, SinkTarget, TablePart, WriteMode};
+use tidemill_runtime::{Batch, Committable, Rewrites, Sink, SinkTarget, TablePart, WriteMode};
 
 use super::{Rig, ids, orders, read_all};
 
@@ -270,6 +270,46 @@ fn a_table_that_is_overwritten_is_one_file() {
         rig.write("out/other.jsonl", "{}\n");
         let error = rig.sink(&options, &whole(1)).expect("a sink").committer().err().expect("other rows");
         assert_eq!((error.kind(), error.code()), (Kind::Config, "C338"));
+    }
+}
+
+#[test]
+fn runs_write_the_files_of_their_own_intervals_anew_and_no_other() {
+    for format in FORMATS {
+        let rig = Rig::new();
+        let options = [("path", "out"), ("format", format)];
+        let replaced = |n: i64| rig.sink(&options, &replacing(&rig, hour(n))).expect("a sink");
+        let appended = |n: i64| {
+            let target = SinkTarget { interval: Some(hour(n)), ..rig.target(WriteMode::Append) };
+            rig.sink(&[("path", "added"), ("format", format)], &target).expect("a sink")
+        };
+        let none = Some(Rewrites::default());
+        assert_eq!(replaced(0).rewrites(&[hour(0)]).expect("looks"), none, "there is no folder yet");
+        assert!(!rig.path("out").exists() && !rig.path("added").exists(), "and none is made");
+        for n in 0..4 {
+            for sink in [replaced(n), appended(n)] {
+                commit(&*sink, 1, &stage(&*sink, 0, 1, 0, 10 * (n + 1)).into_iter().collect::<Vec<_>>());
+            }
+        }
+        // The rows of another pipeline, and those of a stream.
+        rig.write("added/part-other-t-interval-1970-01-01T000000Z_1970-01-01T010000Z.jsonl", "{\"id\":-1}\n");
+        rig.write("added/part-clean-orders~2dout-0000000001-0.jsonl", "{\"id\":-2}\n");
+        for (sink, folder) in [(replaced(9), "out"), (appended(9), "added")] {
+            let size = |n: i64| {
+                let name = super::super::sink::interval_name(hour(n));
+                let file = rig.visible(folder).into_iter().find(|file| file.contains(&name) && !file.contains("other"));
+                std::fs::metadata(rig.path(folder).join(file.expect("a file"))).expect("is there").len()
+            };
+            let rewrites = |intervals: &[Interval]| sink.rewrites(intervals).expect("looks").expect("is known");
+            let two = Rewrites { files: 2, times: 2, bytes: size(1) + size(3), at_most: false };
+            assert_eq!(rewrites(&[hour(3), hour(1), hour(7)]), two, "{format} {folder}");
+            assert_eq!(Some(rewrites(&[hour(4)])), none);
+            let day = Interval { start: hour(0).start, end: hour(23).end };
+            assert_eq!(Some(rewrites(&[day])), none, "a file is replaced by its own interval only");
+            let every: Vec<Interval> = (-50_000..50_000).map(hour).collect();
+            assert_eq!(rewrites(&every).files, 4, "{format} {folder}");
+        }
+        assert_eq!(rig.visible("out").len(), 4, "nothing has changed");
     }
 }
 

@@ -31,7 +31,7 @@ use crate::catalog::Side;
 
 /// So many new splits of a dataset are worth reading for their times, though nothing is done yet: each run then leaves out
 /// those that have none of its rows.
-const WORTH_LEARNING: usize = 3;
+pub(super) const WORTH_LEARNING: usize = 3;
 
 /// Dataset to the splits that were seen, and up to where.
 pub(super) type Seen = BTreeMap<String, BTreeMap<SplitId, Offset>>;
@@ -258,7 +258,7 @@ impl Runner<'_> {
     }
 }
 
-fn is_seen(known: Option<&BTreeMap<SplitId, Offset>>, split: &Split) -> bool {
+pub(super) fn is_seen(known: Option<&BTreeMap<SplitId, Offset>>, split: &Split) -> bool {
     let seen = known.and_then(|known| known.get(&split.id));
     seen.is_some_and(|offset| SplitTimes::of(offset).is(split.content.as_deref()))
 }

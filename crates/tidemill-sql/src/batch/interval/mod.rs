@@ -3,8 +3,10 @@
 //! **Invariant:** a step's rows are visible if and only if the manifest of its epoch exists, and the interval is done in
 //! the manifest of its last step; running the same interval again leaves the targets as one run does.
 
+mod amount;
 mod expect;
 mod fit;
+mod forecast;
 mod late;
 mod making;
 mod programs;
@@ -15,6 +17,8 @@ mod stage;
 mod stand;
 mod steps;
 
+pub use amount::Amount;
+pub use forecast::{Forecast, Foretold, forecast};
 pub use programs::{Call, NoPrograms, Programs, StepEvent, Unwatched, Watcher};
 pub use report::{IntervalReport, RunContext, TargetReport};
 pub use runner::{Anew, Asked, RetryAt, Runner, run_interval};

@@ -28,12 +28,15 @@ use super::report::{IntervalReport, RunContext};
 use super::settle::recommit;
 use super::stage::{Staging, judge_input};
 use super::stand::is_worth_a_record;
-use super::steps::{Step, Work, by, steps};
+use super::steps::{Step, Work, by, kept, steps};
 use crate::catalog::Catalog;
 use crate::language::{Insert, Pipeline, from_datafusion};
 
 /// How many steps of one run compute at the same time: each of them uses all lanes, and more only share them.
 const STEPS_AT_ONCE: usize = 4;
+
+/// How often who waits for another step looks again.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What of an interval is computed, if something of it is on record already.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -250,13 +253,7 @@ impl<'a> Runner<'a> {
         if let Anew::From(from) = &asked.anew {
             self.keep_before(&mut run, from, open.is_none() && done.is_some(), latest)?;
         }
-        let mut kept: Vec<String> = Vec::new();
-        for step in &self.steps {
-            let same = run.steps.get(step.name.as_ref()).is_some_and(|done| done.fingerprint == step.fingerprint);
-            if same && step.after.iter().all(|before| kept.iter().any(|name| name == before)) {
-                kept.push(step.name.to_string());
-            }
-        }
+        let kept = kept(&self.steps, &run);
         run.steps.retain(|name, _| kept.contains(name));
         let engine = Engine::new(&self.context.resources(), run.begun_at, self.catalog.functions())?;
         let epoch = latest.map_or(Epoch::NONE, |manifest| manifest.epoch);
@@ -412,14 +409,29 @@ impl<'a> Runner<'a> {
 
     /// Results over all rows stand in the order in which they are computed: one that was begun before another stood would
     /// set the target back behind it.
-    async fn turn(&self, plan: &LogicalPlan, insert: &Insert) -> Result<Option<OwnedMutexGuard<()>>> {
-        let whole = is_whole(plan, self.catalog.project()).map_err(|e| from_datafusion(&e, &insert.place))?;
-        Ok(if whole { Some(Arc::clone(&self.turns).lock_owned().await) } else { None })
+    async fn turn(&self, plan: &LogicalPlan, insert: &Insert, shared: &Shared) -> Result<Option<OwnedMutexGuard<()>>> {
+        if !is_whole(plan, self.catalog.project()).map_err(|e| from_datafusion(&e, &insert.place))? {
+            return Ok(None);
+        }
+        loop {
+            shared.progress.go_on()?;
+            match Arc::clone(&self.turns).try_lock_owned() {
+                Ok(turn) => return Ok(Some(turn)),
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
     }
 
     /// The end of the latest interval in which a step stands, and all splits that were looked at.
     async fn newest(&self, step: &str) -> (Option<Timestamp>, Arc<Seen>) {
-        let head = self.head.lock().await;
+        // Never queued for: nobody goes on with this one while another step of the run comes to stand, and who is first in the
+        // queue but does not go on keeps the others out.
+        let head = loop {
+            match self.head.try_lock() {
+                Ok(head) => break head,
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        };
         let open = head.latest.iter().flat_map(|m| m.runs.iter()).filter(|run| run.steps.contains_key(step));
         let end = open.map(|run| run.interval.end).chain(through(head.latest.as_ref())).max();
         (end, Arc::new(head.seen.clone()))
@@ -429,7 +441,7 @@ impl<'a> Runner<'a> {
     async fn make(&self, step: &Step<'a>, shared: &Shared, values: BTreeMap<String, String>) -> Result<Made> {
         match &step.work {
             Work::Insert { insert, plan, reads } => {
-                let turn = self.turn(plan, insert).await?;
+                let turn = self.turn(plan, insert, shared).await?;
                 let (through, only) = match &turn {
                     Some(_) => self.newest(&step.name).await,
                     None => (shared.through, Arc::clone(&shared.only)),

@@ -72,9 +72,7 @@ impl Runner<'_> {
             }
             Made::Rows(staged) => {
                 let staged = *staged;
-                // A result over all rows is newer than what is stored, though it may be less.
-                let anew = staged.report.whole_because.is_some() && staged.target.sink.overwrites();
-                let committables = staged.written.prepare(epoch, anew).await?;
+                let committables = staged.written.prepare(epoch).await?;
                 turn = staged.turn;
                 let mut owners: BTreeMap<(String, bool), Interval> =
                     staged.findings.heard.iter().map(|name| ((name.clone(), false), interval)).collect();

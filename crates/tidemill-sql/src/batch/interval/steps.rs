@@ -10,6 +10,7 @@ use std::sync::Arc;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
+use tidemill_checkpoint::OpenRun;
 use tidemill_model::{Error, Kind, Place, Result};
 
 use super::super::engine::{Engine, Resources};
@@ -48,6 +49,12 @@ pub(super) enum Work<'a> {
 }
 
 impl Step<'_> {
+    /// The datasets that a statement reads.
+    pub(super) fn reads(&self) -> impl Iterator<Item = &String> {
+        let reads = if let Work::Insert { reads, .. } = &self.work { Some(reads) } else { None };
+        reads.into_iter().flatten()
+    }
+
     pub(super) fn place(&self) -> &Place {
         match &self.work {
             Work::Insert { insert, .. } => &insert.place,
@@ -102,6 +109,19 @@ pub fn plan_interval(catalog: &Catalog, pipeline: &str, resources: &Resources) -
         },
     });
     Ok(planned.collect())
+}
+
+/// The steps that a run which goes on need not compute again: those that it has done, by what computes them now, and after
+/// none that it computes.
+pub(super) fn kept(steps: &[Step<'_>], run: &OpenRun) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for step in steps {
+        let same = run.steps.get(step.name.as_ref()).is_some_and(|done| done.fingerprint == step.fingerprint);
+        if same && step.after.iter().all(|before| kept.iter().any(|name| name == before)) {
+            kept.push(step.name.to_string());
+        }
+    }
+    kept
 }
 
 /// What the rows of intervals are computed by: the fingerprint of all statements, as the ledger has it.

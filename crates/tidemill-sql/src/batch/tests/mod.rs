@@ -1,6 +1,7 @@
 //! Runs of intervals and queries over tables in memory; the oracle is the same query over everything at once.
 
 mod expect;
+mod forecast;
 mod overwrite;
 mod queries;
 mod shelf;

@@ -112,7 +112,7 @@ fn rows_that_were_prepared_for_one_part_are_not_published_for_another() {
     let before = std::mem::replace(&mut shop.catalog, other);
     let error = shop.run(0, 10).expect_err("the part was changed");
     assert_eq!(error.code(), "C109", "{}", shown(&error));
-    assert!(shown(&error).contains("put the statement back"), "{}", shown(&error));
+    assert!(shown(&error).contains("put it back"), "{}", shown(&error));
     assert_eq!(shop.shelf.rows("out"), [""; 0]);
     shop.catalog = before;
     shop.run(0, 10).map_err(|e| shown(&e)).expect("runs");

@@ -40,6 +40,8 @@ struct Inner {
     /// The path whose writers fail.
     fails: Option<String>,
     opened: Vec<String>,
+    /// The splits that were read, by path.
+    read: Vec<(String, usize)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +92,15 @@ impl Shelf {
     /// The paths that were read since the last call.
     pub(super) fn opened(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.lock().expect("locks").opened)
+    }
+
+    /// How often splits of a path were read since the last call, and how many bytes they have.
+    pub(super) fn read(&self, path: &str) -> (u64, u64) {
+        let mut inner = self.inner.lock().expect("locks");
+        let read: Vec<usize> = inner.read.iter().filter(|(of, _)| of == path).map(|(_, split)| *split).collect();
+        inner.read.retain(|(of, _)| of != path);
+        let bytes = read.iter().map(|split| inner.splits[path][*split].len() as u64);
+        (read.len() as u64, bytes.sum())
     }
 }
 
@@ -167,12 +178,13 @@ impl Source for ShelfSource {
         inner.opened.push(self.path.clone());
         let written = usize::from(inner.rows.contains_key(&self.path));
         let splits = inner.splits.get(&self.path).map_or(written, Vec::len);
+        let bytes = |n: usize| inner.splits.get(&self.path).map(|splits| splits[n].len() as u64);
         let split = |n: usize| Split {
             id: SplitId::new(n.to_string()),
             finite: true,
             min_event_time: None,
             max_event_time: None,
-            bytes: None,
+            bytes: bytes(n),
             content: None,
         };
         Ok((0..splits).map(split).collect())
@@ -180,6 +192,7 @@ impl Source for ShelfSource {
 
     fn open(&self, split: &Split, _: Option<&Offset>, hints: &ReadHints) -> Result<Box<dyn SplitReader>> {
         let n: usize = split.id.as_str().parse().expect("a number");
+        self.shelf.inner.lock().expect("locks").read.push((self.path.clone(), n));
         let (schema, batches) = self.shelf.batches(&self.path, n, &self.schema);
         let wanted = hints.schema.as_ref().expect("a schema is given");
         let columns: Vec<usize> =

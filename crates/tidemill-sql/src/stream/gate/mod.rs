@@ -116,7 +116,7 @@ impl GateRules {
     }
 
     /// Conditions of which at least one is true for each row that is not simply accepted: refused, dropped, warned of or told
-    /// as dead. `None` when conditions cannot say that.
+    /// as dead. Rows before the pipeline's start are only counted and not among them. `None` when conditions cannot say that.
     #[must_use]
     pub fn refusals(&self) -> Option<Vec<Expr>> {
         let schema = DFSchema::try_from(self.schema.as_ref().clone()).ok()?;
