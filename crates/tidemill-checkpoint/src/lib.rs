@@ -8,6 +8,7 @@ mod blob;
 mod checkpoints;
 mod dead_letters;
 mod envelope;
+mod gone;
 mod lease;
 mod ledger;
 mod local;
@@ -27,6 +28,7 @@ mod terms;
 
 pub use blob::{BlobStore, Fault, Memory};
 pub use checkpoints::Checkpoints;
+pub use gone::{Gone, GoneRange, GoneSplit};
 pub use lease::{Acquired, Lease, LeaseView};
 pub use ledger::{Ledger, LedgerEntry};
 pub use local::LocalStore;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidemill_model::{Epoch, Interval, Offset, SplitId, Timestamp, Watermark};
 
-use crate::{Ledger, OpenRuns, Stale};
+use crate::{Gone, Ledger, OpenRuns, Stale};
 
 /// Everything that an epoch changed, and everything a later process needs to go on from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Manifest {
     /// intervals that are done.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seen: BTreeMap<String, BTreeMap<SplitId, Offset>>,
+    /// Splits that were seen and read, and have vanished since.
+    #[serde(default, skip_serializing_if = "Gone::is_empty")]
+    pub gone: Gone,
     /// Target to how many rows its newest intervals have, the latest last: what an interval is compared with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sizes: BTreeMap<String, Vec<IntervalSize>>,
@@ -78,6 +81,7 @@ impl Manifest {
             runs: OpenRuns::default(),
             stale: Stale::default(),
             seen: BTreeMap::new(),
+            gone: Gone::default(),
             sizes: BTreeMap::new(),
             counters: Counters::default(),
             dead_from: BTreeMap::new(),

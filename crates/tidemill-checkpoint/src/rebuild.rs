@@ -87,6 +87,7 @@ pub fn switch(
     manifest.runs = record.runs.clone();
     manifest.stale = record.stale.clone();
     manifest.seen = record.seen.clone();
+    manifest.gone = record.gone.clone();
     manifest.sizes = record.sizes.clone();
     let kept_state = record.state.iter().filter(|(node, _)| kept.contains(*node));
     manifest.state.extend(kept_state.map(|(node, state)| (node.clone(), state.clone())));

@@ -27,6 +27,9 @@ pub struct OpenRun {
     /// What computed the steps that were taken over from a version that is done, if it is not what computes the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Since which epoch it computes from what is left where files of its sources are gone, because somebody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_what_is_left: Option<Epoch>,
     /// How many attempts have failed.
     #[serde(default)]
     pub failed: u32,
@@ -81,6 +84,7 @@ impl OpenRun {
             steps: BTreeMap::new(),
             wrote: BTreeSet::new(),
             by: None,
+            from_what_is_left: None,
             failed: 0,
             failure: None,
         }
@@ -121,6 +125,14 @@ impl OpenRuns {
         self.remove(run.interval);
         self.0.push(run);
         self.0.sort_unstable_by_key(|run| run.interval);
+    }
+
+    /// Lets runs that were given up with an error of one of these codes be tried again at an instant.
+    pub fn retry(&mut self, codes: &[&str], at: Timestamp) {
+        let given_up = self.0.iter_mut().filter(|run| run.is_given_up()).filter_map(|run| run.failure.as_mut());
+        given_up
+            .filter(|failure| codes.contains(&failure.code.as_str()))
+            .for_each(|failure| failure.retry_at = Some(at));
     }
 
     /// Takes a run off the record: it is done, or was given up for good.

@@ -191,6 +191,17 @@ pub async fn interval(
     stop: &StopFlag,
     watch: impl FnOnce(&Arc<BatchProgress>),
 ) -> Result<IntervalReport> {
+    as_asked(workspace, pipeline, Asked::of(interval), stop, watch).await
+}
+
+/// As [`interval`], in the way that it is asked for.
+pub(crate) async fn as_asked(
+    workspace: &Workspace,
+    pipeline: &str,
+    asked: Asked,
+    stop: &StopFlag,
+    watch: impl FnOnce(&Arc<BatchProgress>),
+) -> Result<IntervalReport> {
     let _lock = workspace.lock(pipeline)?;
     let resources = workspace.resources();
     let environment = workspace.catalog.environment();
@@ -202,7 +213,7 @@ pub async fn interval(
         memory: resources.memory,
         spill: resources.spill,
     };
-    let asked = Asked { progress: Arc::new(BatchProgress::new(stop.clone())), ..Asked::of(interval) };
+    let asked = Asked { progress: Arc::new(BatchProgress::new(stop.clone())), ..asked };
     watch(&asked.progress);
     run_interval(&workspace.catalog, pipeline, asked, &context).await
 }

@@ -21,6 +21,9 @@ use tidemill_testkit::{ProjectFolder, Rng, VirtualClock};
 
 use crate::{binary, knobs};
 
+mod gone;
+mod imported;
+
 const HOUR: i64 = 3_600_000_000;
 const PIPELINE: &str = include_str!("../../../../examples/hourly/pipelines/orders.sql");
 
@@ -123,7 +126,13 @@ struct World {
 
 impl World {
     fn new(sql: &str) -> World {
-        let project = ProjectFolder::new("[engine]\nlanes = 2\nmemory = \"256 MiB\"\n").expect("a folder");
+        World::with(sql, "")
+    }
+
+    /// With this in tidemill.toml, too.
+    fn with(sql: &str, config: &str) -> World {
+        let config = format!("[engine]\nlanes = 2\nmemory = \"256 MiB\"\n{config}");
+        let project = ProjectFolder::new(&config).expect("a folder");
         project.write("pipelines/orders.sql", sql).expect("a pipeline");
         std::fs::create_dir_all(project.join("landing")).expect("a folder");
         World { project, clock: Arc::new(VirtualClock::at(start())), schedulers: 0 }

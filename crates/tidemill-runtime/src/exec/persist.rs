@@ -58,6 +58,7 @@ pub(crate) fn draft(store: &Checkpoints, epoch: Epoch, acks: &mut [Ack], from: &
         runs: from.previous.map(|m| m.runs.clone()).unwrap_or_default(),
         stale: from.previous.map(|m| m.stale.clone()).unwrap_or_default(),
         seen: from.previous.map(|m| m.seen.clone()).unwrap_or_default(),
+        gone: from.previous.map(|m| m.gone.clone()).unwrap_or_default(),
         sizes: from.previous.map(|m| m.sizes.clone()).unwrap_or_default(),
         counters: from.previous.map(|m| m.counters.clone()).unwrap_or_default(),
         dead_from: from.previous.map(|m| m.dead_from.clone()).unwrap_or_default(),

@@ -36,8 +36,8 @@ mod writing;
 pub use engine::Resources;
 pub use interval::{
     Amount, Anew, Asked, Call, Forecast, Foretold, IntervalReport, NoPrograms, PlannedStep, Programs, RetryAt,
-    RunContext, Runner, StepEvent, StepKind, TargetReport, Unwatched, Watcher, fingerprint_of, finish_interval,
-    forecast, plan_interval, run_interval,
+    RunContext, Runner, SOURCE_GONE, StepEvent, StepKind, TargetReport, Unwatched, Watcher, fingerprint_of,
+    finish_interval, forecast, plan_interval, run_interval,
 };
 pub use lookup::Lookups;
 pub use progress::BatchProgress;

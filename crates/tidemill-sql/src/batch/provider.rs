@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a query sees accepted rows only, the same ones that a stream would accept.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::TimestampMicrosecondArray;
@@ -13,7 +14,7 @@ use datafusion::datasource::{TableProvider, TableType};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use tidemill_model::{Error, Interval, Timestamp};
+use tidemill_model::{Error, Interval, Kind, Offset, SplitId, Timestamp};
 use tidemill_runtime::Source;
 
 use super::dataset_exec::{Columns, DatasetExec};
@@ -45,7 +46,12 @@ pub(super) struct DatasetTable {
     open: Option<Vec<usize>>,
     /// Only these splits are read, if they are finite.
     only: Option<Arc<Only>>,
+    /// Whether all of them must be there.
+    keeps: bool,
 }
+
+/// The code of a split that has vanished since it was looked at.
+pub(super) const SPLIT_VANISHED: &str = "U065";
 
 impl DatasetTable {
     /// The dataset of `reading`; `schema` are its columns as accepted rows have them.
@@ -57,17 +63,24 @@ impl DatasetTable {
             }
             _ => None,
         };
-        DatasetTable { reading, rows, schema, open, only: None }
+        DatasetTable { reading, rows, schema, open, only: None, keeps: false }
     }
 
-    /// The same table with only these finite splits.
-    pub(super) fn but_only(self, only: Option<Arc<Only>>) -> DatasetTable {
-        DatasetTable { only, ..self }
+    /// The same table with only these finite splits, all of which must be there if its source `keeps` them: nobody else
+    /// replaces them by others.
+    pub(super) fn but_only(self, only: Option<Arc<Only>>, keeps: bool) -> DatasetTable {
+        DatasetTable { only, keeps, ..self }
     }
 
     /// How it is read.
     pub(super) fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// Whether its splits are the only place of their rows, so that one that has vanished is missed: those of a table that a
+    /// pipeline of the project writes, or whose changes are transactions, are replaced by others.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps && matches!(self.rows, Rows::Source(_))
     }
 
     /// The same table with only the rows of an interval.
@@ -89,6 +102,13 @@ impl DatasetTable {
             .map_err(|e| external(e.context(format!("reading `{}`", self.reading.dataset))))?;
         if let Some(seen) = self.only.as_ref().and_then(|only| only.get(&self.reading.dataset)) {
             let wanted = |times: &SplitTimes| self.reading.interval.is_none_or(|interval| times.may_have(interval));
+            let listed: BTreeSet<&SplitId> = splits.iter().map(|split| &split.id).collect();
+            let is_missed = |(id, offset): &(&SplitId, &Offset)| {
+                !listed.contains(id) && SplitTimes::of_finite(offset).is_some_and(|times| wanted(&times))
+            };
+            if let Some((id, _)) = seen.iter().find(is_missed).filter(|_| self.keeps()) {
+                return Err(external(vanished(&self.reading.dataset, id)));
+            }
             splits.retain(|split| {
                 !split.finite || seen.get(&split.id).is_some_and(|offset| wanted(&SplitTimes::of(offset)))
             });
@@ -142,6 +162,13 @@ impl DatasetTable {
         let inside = column().gt_eq(bound(interval.start.0)?).and(column().lt(bound(interval.end.0)?));
         Ok(Some(inside.or(column().is_null())))
     }
+}
+
+/// The rows of a file that was there when the run began must not be left out by it.
+fn vanished(dataset: &str, split: &SplitId) -> Error {
+    let message = format!("the file `{split}` of `{dataset}` has vanished while the run went on");
+    Error::new(Kind::Unavailable, SPLIT_VANISHED, message)
+        .fact("nothing of the step in hand was committed; the next run looks again at what is there")
 }
 
 /// Where each column lies among the stored ones, if all are there as declared.

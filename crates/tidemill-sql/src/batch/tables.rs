@@ -18,7 +18,7 @@ use tidemill_model::{Interval, Offset, Place, Result, SplitId, Timestamp};
 
 use super::provider::{DatasetTable, Rows};
 use super::reading::{DecoderMaker, Gathered, Reading};
-use super::unwritten::{Unwritten, accepted, unwritten};
+use super::unwritten::{Unwritten, accepted, unwritten, writers};
 use crate::catalog::{Catalog, Side, decoder_of};
 use crate::language::Dataset;
 use crate::session::{Planner, SchemaOnly, Tables, accepted_schema};
@@ -213,5 +213,6 @@ fn table(catalog: &Catalog, state: &SessionState, manner: &Manner, name: &str, r
         gathered: Arc::clone(&manner.gathered),
     };
     let only = manner.only.as_ref().filter(|only| only.contains_key(name)).cloned();
-    Ok(DatasetTable::new(reading, rows, accepted_schema(dataset, &spec.schema)).but_only(only))
+    let keeps = writers(catalog, manner.side, name)?.is_empty();
+    Ok(DatasetTable::new(reading, rows, accepted_schema(dataset, &spec.schema)).but_only(only, keeps))
 }

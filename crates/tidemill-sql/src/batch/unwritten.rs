@@ -47,7 +47,7 @@ pub(super) fn unwritten(catalog: &Catalog, side: Side, name: &str) -> Result<Opt
 }
 
 /// The pipelines that write this side of a dataset: never its HISTORY.
-fn writers(catalog: &Catalog, side: Side, name: &str) -> Result<Vec<String>> {
+pub(super) fn writers(catalog: &Catalog, side: Side, name: &str) -> Result<Vec<String>> {
     if side == Side::History && catalog.dataset(name)?.history.is_some() {
         return Ok(Vec::new());
     }

@@ -93,6 +93,9 @@ pub(crate) enum Command {
         /// How many lanes [default: as configured, or one for each core]
         #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
         lanes: Option<NonZeroUsize>,
+        /// With an interval: compute it although files are gone that it was computed from; their rows go out of what stands
+        #[arg(long, requires = "interval")]
+        from_what_is_left: bool,
         /// Answer its views over HTTP at the address of tidemill.toml while it runs
         #[arg(long, conflicts_with = "interval")]
         serve: bool,
@@ -146,6 +149,9 @@ pub(crate) enum Command {
         /// How many run at the same time [default: as the pipeline says]
         #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
         concurrency: Option<NonZeroUsize>,
+        /// Also intervals that files are gone of which they were computed from; the rows of these go out of what stands
+        #[arg(long)]
+        from_what_is_left: bool,
         /// Show what would be run; change nothing
         #[arg(long)]
         dry_run: bool,
@@ -165,6 +171,9 @@ pub(crate) enum Command {
         /// Only this step and those after it
         #[arg(long, value_name = "STEP")]
         from_step: Option<String>,
+        /// Compute it although files are gone that it was computed from; their rows go out of what stands
+        #[arg(long)]
+        from_what_is_left: bool,
     },
     /// The runs of intervals as they were, and the intervals that are missing
     Runs {

@@ -7,12 +7,14 @@ use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use serde_json::json;
+use tidemill_checkpoint::Manifest;
 use tidemill_model::{Catchup, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
 use tidemill_sql::batch::Anew;
 use tidemill_sql::language::Pipeline;
 
 use super::failure::{Failure, Outcome};
+use super::gone;
 use super::numbers::{counted, duration, grouped};
 use super::output::Output;
 use super::run::stop_on_signal;
@@ -33,6 +35,7 @@ pub(super) struct Typed {
     pub(super) dry_run: bool,
     pub(super) yes: bool,
     pub(super) resume: Option<u64>,
+    pub(super) from_what_is_left: bool,
 }
 
 /// How many ranges are shown at most.
@@ -60,13 +63,15 @@ pub(super) async fn backfill(workspace: &Workspace, pipeline: &Pipeline, typed: 
                 .map_err(Failure::Usage)?,
             only: typed.only,
             descending: typed.descending,
+            from_what_is_left: typed.from_what_is_left,
             asked_at: now,
             ledger: record.as_ref().map(|record| record.ledger.clone()).unwrap_or_default(),
         },
     };
+    asked.from_what_is_left |= typed.from_what_is_left;
     let mut left = asked.left(&intervals, record.as_ref(), &by);
     let takes = Work::of(workspace, &pipeline.name, record.as_ref(), left.make_contiguous())?;
-    let shown = Shown::of(&intervals, &asked, &left, takes);
+    let shown = Shown::of(&intervals, (&asked, record.as_ref()), &left, takes);
     if left.is_empty() || typed.dry_run {
         shown.print(output, left.is_empty());
         return Ok(());
@@ -85,7 +90,8 @@ pub(super) async fn backfill(workspace: &Workspace, pipeline: &Pipeline, typed: 
     }
     let total = left.len() as u64;
     let telling = Telling::new(output, false, Some(total));
-    let wants = Wants::Picked(Picked { runs: left, cause: Cause::Backfill });
+    let from_what_is_left = asked.from_what_is_left;
+    let wants = Wants::Picked(Picked { runs: left, cause: Cause::Backfill, from_what_is_left });
     let stop = stop_on_signal(output)?;
     let begun = workspace.clock.now();
     let worked = work(workspace, &intervals, (wants, typed.concurrency), &telling, &stop).await?;
@@ -114,7 +120,7 @@ pub(super) async fn backfill(workspace: &Workspace, pipeline: &Pipeline, typed: 
 pub(super) async fn rerun(
     workspace: &Workspace,
     pipeline: &Pipeline,
-    (which, from_step): (&str, Option<&str>),
+    (which, from_step, from_what_is_left): (&str, Option<&str>, bool),
     output: &Output,
 ) -> Outcome {
     let intervals = Intervals::of(workspace, pipeline)?.ok_or_else(|| Failure::Usage(no_intervals(pipeline)))?;
@@ -150,7 +156,7 @@ pub(super) async fn rerun(
     let runs = VecDeque::from([(interval, anew)]);
     let telling = Telling::new(output, false, None);
     let stop = stop_on_signal(output)?;
-    let wants = Wants::Picked(Picked { runs, cause: Cause::Manual });
+    let wants = Wants::Picked(Picked { runs, cause: Cause::Manual, from_what_is_left });
     let worked = work(workspace, &intervals, (wants, None), &telling, &stop).await?;
     if !output.is_human() {
         output.values(telling.all());
@@ -260,10 +266,19 @@ struct Shown {
     ranges: Vec<Interval>,
     grid: String,
     work: Work,
+    /// How many are refused because files are gone, as far as the newest look knows.
+    lacking: u64,
 }
 
 impl Shown {
-    fn of(intervals: &Intervals, asked: &Backfill, left: &VecDeque<(Interval, Anew)>, work: Work) -> Shown {
+    fn of(
+        intervals: &Intervals,
+        (asked, record): (&Backfill, Option<&Manifest>),
+        left: &VecDeque<(Interval, Anew)>,
+        work: Work,
+    ) -> Shown {
+        let lacks = |cell: &Interval| record.is_some_and(|record| gone::is_lacking(record, *cell));
+        let lacking = left.iter().filter(|(cell, _)| !asked.from_what_is_left && lacks(cell)).count() as u64;
         let mut cells: Vec<Interval> = left.iter().map(|(cell, _)| *cell).collect();
         cells.sort();
         let mut ranges: Vec<Interval> = Vec::new();
@@ -280,6 +295,7 @@ impl Shown {
             ranges,
             grid: intervals.grid.to_string(),
             work,
+            lacking,
         }
     }
 
@@ -292,6 +308,7 @@ impl Shown {
                 "intervals": self.count,
                 "ranges": ranges.collect::<Vec<_>>(),
                 "work": self.work.as_json(),
+                "refused_as_files_are_gone": self.lacking,
             }));
             return;
         }
@@ -315,6 +332,11 @@ impl Shown {
         }
         for line in self.work.lines() {
             output.line(format!("  {line}"));
+        }
+        if self.lacking > 0 {
+            let (n, is) = (counted(self.lacking, "interval"), if self.lacking == 1 { "is" } else { "are" });
+            output.line(format!("  ! {n} of these {is} refused: files that they were computed from are gone"));
+            output.note("Put the files back, or compute these from what is left: --from-what-is-left");
         }
         output.note("Readers keep the rows that stand until an interval's new ones are complete.");
     }

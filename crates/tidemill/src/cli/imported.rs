@@ -1,12 +1,12 @@
 //! `tidemill watermarks import`: a table of hand-written watermarks becomes part of the ledger, once.
 //!
 //! **Invariant:** what such a table says is done is done up to the last whole interval before its value, and nothing that is on
-//! record already is changed.
+//! record already is changed. Nothing is written before all rows are known to be good and all pipelines are held.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tidemill_checkpoint::Manifest;
+use tidemill_checkpoint::{Manifest, StateLock};
 use tidemill_model::{Epoch, Error, Generation, Interval, Kind, Result, Timestamp};
 
 use super::backfill::fingerprint;
@@ -24,26 +24,27 @@ struct Mark {
 /// Imports a file of CSV with a header, or of JSON lines: `pipeline_name`, `last_value`, and whatever else is beside them.
 ///
 /// # Errors
-/// Config, when the file cannot be understood, names a pipeline without intervals, or one that has run already: nothing is
-/// imported then.
+/// Config, when the file cannot be understood, names a pipeline twice, one without intervals, or one that has run already;
+/// Fenced, when one of them runs now: nothing is imported then. What the store answers.
 pub(super) fn import(workspace: &Workspace, file: &Path, dry_run: bool, output: &Output) -> Result<()> {
     let text = std::fs::read_to_string(file).map_err(|e| Error::io("read", file.display(), e))?;
-    let mut planned = Vec::new();
+    let mut planned: Vec<(Mark, Meant)> = Vec::new();
     let mut errors = Vec::new();
     for mark in marks(&text)? {
-        match one(workspace, &mark) {
+        let twice = planned.iter().any(|(other, _)| other.pipeline == mark.pipeline);
+        match if twice { Err(named_twice(&mark)) } else { one(workspace, &mark) } {
             Ok(found) => planned.push((mark, found)),
             Err(error) => errors.push(error),
         }
     }
     if let Some(error) = Error::all(errors) {
-        return Err(error.fact("nothing was imported"));
+        return Err(error.fact(NOTHING));
+    }
+    if !dry_run {
+        record(workspace, &planned)?;
     }
     let mut values = Vec::new();
-    for (mark, (intervals, done)) in &planned {
-        if !dry_run {
-            record(workspace, intervals, *done)?;
-        }
+    for (mark, (_, done)) in &planned {
         values.push(json!({
             "pipeline": mark.pipeline,
             "last_value": mark.value.to_string(),
@@ -69,7 +70,16 @@ pub(super) fn import(workspace: &Workspace, file: &Path, dry_run: bool, output: 
 }
 
 /// What a row means: the pipeline's intervals and the range that is done.
-fn one(workspace: &Workspace, mark: &Mark) -> Result<(Intervals, Interval)> {
+type Meant = (Intervals, Interval);
+
+const NOTHING: &str = "nothing was imported";
+
+fn named_twice(mark: &Mark) -> Error {
+    Error::new(Kind::Config, "C121", format!("`{}` is named twice", mark.pipeline))
+        .fact("keep the row whose value is right; of several tables in one pipeline, the one that is the least far")
+}
+
+fn one(workspace: &Workspace, mark: &Mark) -> Result<Meant> {
     let refused = |message: String| Error::new(Kind::Config, "C121", message);
     let pipeline = workspace.catalog.project().pipeline(&mark.pipeline)?;
     let Some(intervals) = Intervals::of(workspace, pipeline)? else {
@@ -77,9 +87,7 @@ fn one(workspace: &Workspace, mark: &Mark) -> Result<(Intervals, Interval)> {
             .fact(format!("a live pipeline begins where it is told: start = '{}'", mark.value))
             .fact("with write = 'upsert' that row and those of its instant may come again without harm"));
     };
-    if workspace.checkpoints(&mark.pipeline).latest()?.is_some() {
-        return Err(refused(format!("`{}` has run already, and its own ledger says what is done", mark.pipeline)));
-    }
+    is_untouched(workspace, &mark.pipeline)?;
     let cell = intervals
         .grid
         .cell_containing(mark.value)
@@ -97,13 +105,39 @@ fn one(workspace: &Workspace, mark: &Mark) -> Result<(Intervals, Interval)> {
     Ok((intervals, Interval { start, end: cell.start }))
 }
 
-fn record(workspace: &Workspace, intervals: &Intervals, done: Interval) -> Result<()> {
-    let _lock = workspace.lock(&intervals.pipeline)?;
-    let checkpoints = workspace.checkpoints(&intervals.pipeline);
-    let mut manifest = Manifest::first(&intervals.pipeline, Epoch::NONE.next(), workspace.clock.now());
-    manifest.ledger.record(done, Generation(1), &fingerprint(intervals));
-    checkpoints.create(&manifest)?;
-    checkpoints.mark_published(&manifest)
+/// Refuses a pipeline that has progress.
+fn is_untouched(workspace: &Workspace, pipeline: &str) -> Result<()> {
+    if workspace.checkpoints(pipeline).latest()?.is_none() {
+        return Ok(());
+    }
+    let message = format!("`{pipeline}` has run already, and its own ledger says what is done");
+    Err(Error::new(Kind::Config, "C121", message))
+}
+
+/// Writes all of it. The pipelines are held meanwhile, so that none is run between being looked at and being written.
+fn record(workspace: &Workspace, planned: &[(Mark, Meant)]) -> Result<()> {
+    let hold = |(mark, _): &(Mark, Meant)| {
+        let lock = workspace.lock(&mark.pipeline)?;
+        is_untouched(workspace, &mark.pipeline)?;
+        Ok(lock)
+    };
+    let held = planned.iter().map(hold).collect::<Result<Vec<StateLock>>>();
+    let _held = held.map_err(|error: Error| error.fact(NOTHING))?;
+    let mut written: Vec<&str> = Vec::new();
+    for (mark, (intervals, done)) in planned {
+        let checkpoints = workspace.checkpoints(&mark.pipeline);
+        let mut manifest = Manifest::first(&mark.pipeline, Epoch::NONE.next(), workspace.clock.now());
+        manifest.ledger.record(*done, Generation(1), &fingerprint(intervals));
+        // What is wrong now is the store, which could not be asked before.
+        let told = |error: Error, written: &[&str]| match written {
+            [] => error.fact(NOTHING),
+            _ => error.fact(format!("imported, and to be left out of the next try: {}", written.join(", "))),
+        };
+        checkpoints.create(&manifest).map_err(|error| told(error, &written))?;
+        written.push(&mark.pipeline);
+        checkpoints.mark_published(&manifest).map_err(|error| told(error, &written))?;
+    }
+    Ok(())
 }
 
 fn marks(text: &str) -> Result<Vec<Mark>> {

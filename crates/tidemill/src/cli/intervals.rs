@@ -10,6 +10,7 @@ use tidemill_sql::batch::{Anew, PlannedStep, StepKind, plan_interval};
 use tidemill_sql::language::Pipeline;
 
 use super::backfill::fingerprint;
+use super::gone;
 use super::numbers::{counted, grouped, instant};
 use super::output::Output;
 use super::telling::shown;
@@ -54,6 +55,9 @@ pub(super) fn plan(
                     [only] => format!("  Interval = done {only}"),
                     [first, .., last] => format!("  Interval = {} done, from {first} to {last}", done.len()),
                 });
+                for line in record.as_ref().map(gone::lines).unwrap_or_default() {
+                    output.line(format!("           ! {line}"));
+                }
                 delivery(workspace, pipeline, output)?;
             } else {
                 values.push(json!({
@@ -62,6 +66,7 @@ pub(super) fn plan(
                     "trigger": "interval",
                     "steps": planned.iter().map(step_json).collect::<Vec<_>>(),
                     "targets": targets(&planned),
+                    "gone": record.as_ref().map(gone::as_json),
                 }));
             }
             Ok(false)
@@ -217,6 +222,9 @@ impl Found {
                 mark.datasets.join(", "),
             ));
         }
+        for line in record.map(gone::lines).unwrap_or_default() {
+            output.line(format!("           ! {line}"));
+        }
         if !self.changed.is_empty() {
             list("~", format!("{} changed", grouped(count(&self.changed))), &self.changed);
             output.line("           another query computed these; they stand until they are run anew:");
@@ -269,6 +277,7 @@ impl Found {
                 "retry_at": run.failure.as_ref().and_then(|failure| failure.retry_at).map(|at| at.to_string()),
             })).collect::<Vec<_>>(),
             "work": self.work.as_json(),
+            "gone": record.map(gone::as_json),
         })
     }
 }

@@ -7,6 +7,7 @@ mod backfill;
 mod dead_letters;
 mod demo;
 mod failure;
+mod gone;
 mod grid;
 mod imported;
 mod init;
@@ -119,7 +120,10 @@ impl Asked {
             let replay = Some(replay::request(from, only, *whole)?);
             return Ok(Asked { trigger: None, interval: None, replay, backfill: None });
         }
-        if let Command::Backfill { from, to, only, order, concurrency, dry_run, yes, resume, .. } = command {
+        if let Command::Backfill {
+            from, to, only, order, concurrency, from_what_is_left, dry_run, yes, resume, ..
+        } = command
+        {
             let time = |text: &Option<String>| text.as_deref().map(Timestamp::parse).transpose();
             let backfill = Typed {
                 from: time(from)?,
@@ -136,6 +140,7 @@ impl Asked {
                 dry_run: *dry_run,
                 yes: *yes,
                 resume: *resume,
+                from_what_is_left: *from_what_is_left,
             };
             return Ok(Asked { trigger: None, interval: None, replay: None, backfill: Some(backfill) });
         }
@@ -161,9 +166,10 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
                 Box::pin(backfill::backfill(workspace, pipeline, typed, output)).await?;
             }
         }
-        Command::Rerun { pipeline, run, from_step } => {
+        Command::Rerun { pipeline, run, from_step, from_what_is_left } => {
             let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
-            Box::pin(backfill::rerun(workspace, pipeline, (run, from_step.as_deref()), output)).await?;
+            let asked = (run.as_str(), from_step.as_deref(), *from_what_is_left);
+            Box::pin(backfill::rerun(workspace, pipeline, asked, output)).await?;
         }
         Command::Runs { pipeline, run, last, logs } => match (pipeline, run) {
             (Some(pipeline), Some(run)) => {
@@ -191,10 +197,12 @@ async fn in_project(workspace: &Workspace, command: &Command, asked: Asked, outp
                 Box::pin(replay::replay(workspace, pipeline, request, lanes, output)).await?;
             }
         }
-        Command::Run { pipeline, lanes, serve, rebuild, .. } => {
+        Command::Run { pipeline, lanes, serve, rebuild, from_what_is_left, .. } => {
             let pipeline = workspace.catalog.project().pipeline(pipeline).map_err(Failure::Usage)?;
             match asked.interval {
-                Some(interval) => Box::pin(run::interval(workspace, pipeline, interval, output)).await?,
+                Some(interval) => {
+                    Box::pin(run::interval(workspace, pipeline, (interval, *from_what_is_left), output)).await?;
+                }
                 None => {
                     let lanes = lanes.map(|lanes| lanes.get());
                     let options = RunOptions { trigger: asked.trigger, lanes, ..RunOptions::default() };

@@ -9,6 +9,7 @@ use tidemill_model::{Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::{Progress, Snapshot, StopFlag, Views};
 use tidemill_serve::{Server, ServerState};
 use tidemill_sql::Side;
+use tidemill_sql::batch::Asked;
 use tidemill_sql::language::Pipeline;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -241,7 +242,7 @@ fn report(pipeline: &str, before: &Snapshot, end: &Snapshot, refused: &Refused, 
 pub(crate) async fn interval(
     workspace: &Workspace,
     pipeline: &Pipeline,
-    interval: Interval,
+    (interval, from_what_is_left): (Interval, bool),
     output: &Output,
 ) -> Result<()> {
     let output = &beside_rows(workspace, pipeline, output)?;
@@ -260,7 +261,8 @@ pub(crate) async fn interval(
             }
         }));
     };
-    let outcome = engine::interval(workspace, pipeline, interval, &stop, watching).await;
+    let asked = Asked { from_what_is_left, ..Asked::of(interval) };
+    let outcome = engine::as_asked(workspace, pipeline, asked, &stop, watching).await;
     if let Some(ticking) = ticking {
         ticking.abort();
     }

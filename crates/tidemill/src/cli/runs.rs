@@ -6,9 +6,11 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 use tidemill_model::{Error, Interval, Kind, Result};
+use tidemill_sql::batch::SOURCE_GONE;
 use tidemill_sql::language::Pipeline;
 
 use super::failure::{Failure, Outcome, pipelines};
+use super::gone;
 use super::grid::Grid;
 use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
@@ -26,9 +28,12 @@ pub(super) fn runs(workspace: &Workspace, only: Option<&str>, last: u32, output:
         Some(history) => history.newest(only, last)?,
         None => Vec::new(),
     };
-    let mut open = Vec::new();
+    let (mut open, mut gone) = (Vec::new(), Vec::new());
     for pipeline in picked {
         open.extend(holes(workspace, pipeline)?);
+        let record = workspace.checkpoints(&pipeline.name).latest()?;
+        let lines = record.as_ref().map(gone::lines).unwrap_or_default();
+        gone.extend(lines.into_iter().map(|line| format!("! {}: {line}", pipeline.name)));
     }
     if !output.is_human() {
         let mut values: Vec<Value> = known.iter().map(as_json).collect();
@@ -52,6 +57,7 @@ pub(super) fn runs(workspace: &Workspace, only: Option<&str>, last: u32, output:
         row(&mut grid, run, workspace);
     }
     output.grid(&grid);
+    gone.into_iter().for_each(|line| output.line(line));
     summary(&known, &open, output);
     Ok(())
 }
@@ -262,6 +268,11 @@ pub(super) fn run(workspace: &Workspace, pipeline: &str, number: i64, logs: bool
         }
     }
     if run.state == RunState::Failed {
+        if run.code.as_deref() == Some(SOURCE_GONE) {
+            output.note("Put the files back under their names, or compute it without their rows:");
+            output.note(format!("tidemill rerun {pipeline} {number} --from-what-is-left"));
+            return Ok(());
+        }
         let from = run.step.as_ref().map_or_else(String::new, |step| format!(" --from-step {step}"));
         output.note(format!("Next: tidemill rerun {pipeline} {number}{from}"));
     }

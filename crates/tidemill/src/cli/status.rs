@@ -8,6 +8,7 @@ use tidemill_model::{Error, Interval, Span, Timestamp, Watermark};
 use tidemill_sql::language::Pipeline;
 
 use super::failure::{Outcome, pipelines};
+use super::gone;
 use super::grid::Grid;
 use super::numbers::{counted, duration, grouped, instant};
 use super::output::Output;
@@ -100,6 +101,11 @@ fn for_people(workspace: &Workspace, rows: &[Row<'_>], now: Timestamp, output: &
         let failing = row.manifest.iter().flat_map(|manifest| &manifest.tables).filter(|(_, met)| met.failed.is_some());
         let failing = failing.map(|(node, met)| (node.clone(), met.clone())).collect();
         tables::lines(&failing).into_iter().for_each(|line| output.line(line));
+    }
+    for row in rows {
+        for line in row.manifest.as_ref().map(gone::lines).unwrap_or_default() {
+            output.line(format!("! {}: {line}", row.pipeline.name));
+        }
     }
     let running = rows.iter().filter(|row| row.running).count();
     let never_run = |row: &&Row<'_>| row.state().1 == "never run";
@@ -209,6 +215,7 @@ fn as_json(row: &Row<'_>, now: Timestamp) -> Value {
             let done = m.ledger.entries().iter();
             done.map(|e| json!({"interval": e.interval.to_string(), "generation": e.generation})).collect::<Vec<_>>()
         }),
+        "gone": manifest.map(gone::as_json),
         "counters": manifest.map(|m| &m.counters),
         "tables": manifest.map(|m| tables::as_json(&m.tables)),
         "latency_asked_seconds": row.pipeline.latency.map(|latency| latency.as_secs_f64()),

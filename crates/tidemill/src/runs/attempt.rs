@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use tidemill_model::{Clock, Error, Interval, Result, Timestamp, Verdict};
-use tidemill_sql::batch::{Anew, Asked, BatchProgress, IntervalReport, Runner, StepEvent, Watcher};
+use tidemill_sql::batch::{Asked, BatchProgress, IntervalReport, Runner, StepEvent, Watcher};
 use tidemill_sql::language::Pipeline;
 
 use crate::history::{Cause, History, RunRecord, RunState, StepRecord};
@@ -75,14 +75,9 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Runs an interval once.
-    pub(super) async fn run(
-        &self,
-        runner: &Runner<'_>,
-        (interval, anew): (Interval, Anew),
-        (cause, failed): (Cause, u32),
-        progress: Arc<BatchProgress>,
-    ) -> Attempted {
+    /// Runs an interval once, as it is asked for but for who is told.
+    pub(super) async fn run(&self, runner: &Runner<'_>, asked: Asked, (cause, failed): (Cause, u32)) -> Attempted {
+        let (interval, progress) = (asked.interval, Arc::clone(&asked.progress));
         let begun = self.clock.now();
         let mut run = RunRecord::begun(&self.pipeline.name, interval, (cause, failed + 1), begun);
         run.holder = self.holder.to_owned();
@@ -100,13 +95,7 @@ impl Attempt<'_> {
             tell: Arc::clone(self.tell),
             clock: Arc::clone(self.clock),
         });
-        let asked = Asked {
-            interval,
-            anew,
-            watcher: Arc::clone(&listening) as _,
-            progress: Arc::clone(&progress),
-            timeout: self.pipeline.scheduling.timeout,
-        };
+        let asked = Asked { watcher: Arc::clone(&listening) as _, ..asked };
         let retry_at: Mutex<Option<Timestamp>> = Mutex::default();
         let seed = format!("{} {interval}", self.pipeline.name);
         let retry = |failed: u32, first: Timestamp, error: &Error| {

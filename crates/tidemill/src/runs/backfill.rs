@@ -57,6 +57,9 @@ pub struct Backfill {
     pub only: Only,
     /// Whether the latest comes first.
     pub descending: bool,
+    /// Whether they are computed although files are gone that they were computed from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_what_is_left: bool,
     /// When it was asked for.
     pub asked_at: Timestamp,
     /// The ledger at that time.

@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use tidemill_checkpoint::{DueRun, Why};
 use tidemill_model::{Catchup, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::exec::StopFlag;
-use tidemill_sql::batch::{Anew, BatchProgress, IntervalReport, RunContext, Runner};
+use tidemill_sql::batch::{Anew, Asked, BatchProgress, IntervalReport, RunContext, Runner};
 
 use super::attempt::{Attempt, Attempted, News, Tell};
 use super::ready::{Readiness, Waiting};
@@ -35,6 +35,8 @@ pub struct Picked {
     pub runs: VecDeque<(Interval, Anew)>,
     /// Why.
     pub cause: Cause,
+    /// Whether they are computed although files are gone that they were computed from.
+    pub from_what_is_left: bool,
 }
 
 /// What is to be run.
@@ -204,7 +206,8 @@ impl Worker<'_> {
                         Why::Stale => (Cause::Late, 0, Anew::All),
                         Why::Retry(failed) => (Cause::Schedule, failed, Anew::Rest),
                     };
-                    self.choose(&readiness, state, Chosen { interval, anew, cause, failed }, now, &mut chosen);
+                    let run = Chosen { interval, anew, cause, failed, picked: None };
+                    self.choose(&readiness, state, run, now, &mut chosen);
                 }
             }
             Wants::Picked(picked) => {
@@ -222,7 +225,9 @@ impl Worker<'_> {
                 let mut later = VecDeque::new();
                 while chosen.len() < room {
                     let Some((interval, anew)) = picked.runs.pop_front() else { break };
-                    let run = Chosen { interval, anew: anew.clone(), cause: picked.cause, failed: failed(interval) };
+                    let (cause, left) = (picked.cause, picked.from_what_is_left);
+                    let failed = failed(interval);
+                    let run = Chosen { interval, anew: anew.clone(), cause, failed, picked: Some(left) };
                     if self.choose(&readiness, state, run, now, &mut chosen) {
                         later.push_back((interval, anew));
                     }
@@ -273,7 +278,16 @@ impl Worker<'_> {
             clock: &self.workspace.clock,
             holder: &self.holder,
         };
-        Ok(Some(attempt.run(runner, (run.interval, run.anew), (run.cause, run.failed), progress).await))
+        let asked = Asked {
+            anew: run.anew,
+            progress,
+            timeout: pipeline.scheduling.timeout,
+            from_what_is_left: run.picked.unwrap_or_default(),
+            // Who has picked it is told; nobody else is there to be told than who looks later.
+            keeps_refusal: run.picked.is_none(),
+            ..Asked::of(run.interval)
+        };
+        Ok(Some(attempt.run(runner, asked, (run.cause, run.failed)).await))
     }
 
     fn ended(&self, ended: Option<Attempted>, unpublished: bool, state: &mut State) {
@@ -333,6 +347,8 @@ struct Chosen {
     anew: Anew,
     cause: Cause,
     failed: u32,
+    /// If somebody has picked it, whether it is computed from what is left of its files.
+    picked: Option<bool>,
 }
 
 #[derive(Default)]

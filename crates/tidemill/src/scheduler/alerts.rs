@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidemill_model::{Error, Interval, Span, Timestamp};
+use tidemill_sql::batch::SOURCE_GONE;
 use tidemill_sql::language::AlertSettings;
 use tokio::process::Command;
 
@@ -71,7 +72,11 @@ impl Alert {
     /// A run that is not tried again by itself.
     #[must_use]
     pub fn failed(pipeline: &str, interval: Interval, error: &Error) -> Alert {
-        let fix = format!("tidemill backfill {pipeline} --from {} --to {} --only failed", interval.start, interval.end);
+        let fix = match error.code() {
+            // What goes on without files takes rows away: that is nothing to be pasted.
+            SOURCE_GONE => format!("tidemill plan {pipeline}"),
+            _ => format!("tidemill backfill {pipeline} --from {} --to {} --only failed", interval.start, interval.end),
+        };
         Alert {
             kind: AlertKind::Failed,
             pipeline: pipeline.to_owned(),

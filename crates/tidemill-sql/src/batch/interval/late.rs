@@ -13,8 +13,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType};
-use tidemill_checkpoint::StaleMark;
-use tidemill_model::{Error, Interval, Offset, Result, SplitId, Timestamp};
+use tidemill_checkpoint::{Gone, StaleMark};
+use tidemill_model::{Epoch, Error, Interval, Offset, Result, SplitId, Timestamp};
 use tidemill_runtime::exec::StopFlag;
 use tidemill_runtime::{Intake, Payload, Pull, ReadHints, Source, Split};
 
@@ -23,6 +23,7 @@ use super::super::owned::owned;
 use super::super::reading::{Gathered, Reading};
 use super::super::seen::SplitTimes;
 use super::super::tables::{Datasets, Manner};
+use super::gone::lost;
 use super::making::Head;
 use super::runner::Runner;
 use super::stage::statement;
@@ -35,6 +36,24 @@ pub(super) const WORTH_LEARNING: usize = 3;
 
 /// Dataset to the splits that were seen, and up to where.
 pub(super) type Seen = BTreeMap<String, BTreeMap<SplitId, Offset>>;
+
+/// What a look finds.
+struct Found {
+    /// Cell and dataset to how many rows of it came.
+    came: BTreeMap<(Interval, String), u64>,
+    /// What is gone, with what is gone since.
+    gone: Gone,
+    /// Whether something that was gone is back.
+    back: bool,
+}
+
+/// A dataset that is looked at.
+struct Watched {
+    reading: Reading,
+    source: Arc<dyn Source>,
+    /// Whether a split that has vanished is missed.
+    keeps: bool,
+}
 
 /// Rows that came after a run had begun to read.
 #[derive(Debug, Clone)]
@@ -58,28 +77,55 @@ impl Runner<'_> {
     /// As [`Runner::look`], by who has the lock.
     pub(super) async fn look_around(&self, head: &mut Head) -> Result<()> {
         head.looks += 1;
-        let mut came: BTreeMap<(Interval, String), u64> = BTreeMap::new();
+        let mut found = Found { came: BTreeMap::new(), gone: head.gone(), back: false };
         let mut all_seen = head.seen.clone();
+        let next = head.latest.as_ref().map_or(Epoch::NONE, |manifest| manifest.epoch).next();
+        head.silent.clear();
+        let mut all_listed = true;
         for dataset in &self.watched {
-            let Ok(Some((reading, source))) = self.watch(dataset).await else { continue };
             // What cannot be listed cannot be run either, and the run says why.
-            let Ok(splits) = source.list_splits() else { continue };
-            let seen = self.see((dataset, &reading, &source), &splits, head, &mut came)?;
+            let Ok(watched) = self.watch(dataset).await else {
+                all_listed = false;
+                continue;
+            };
+            let Some(watched) = watched else { continue };
+            let Ok(splits) = watched.source.list_splits() else {
+                all_listed = false;
+                continue;
+            };
+            if watched.keeps {
+                let lost = lost(head.seen.get(dataset), &splits);
+                // Where nothing is at all, a disk may not be mounted: what was seen stays seen until something is there.
+                if !lost.is_empty() && !splits.iter().any(|split| split.finite) {
+                    head.silent.insert(dataset.clone());
+                    continue;
+                }
+                found.gone.lose(dataset, self.vanished(head, dataset, lost, next).await?);
+            }
+            let seen = self.see((dataset, &watched), &splits, head, &mut found)?;
             all_seen.insert(dataset.clone(), seen);
         }
         let mut marks = Vec::new();
-        for ((cell, dataset), rows) in came {
+        for ((cell, dataset), rows) in std::mem::take(&mut found.came) {
             let changed = BTreeMap::from([(dataset.clone(), cell)]);
             for interval in self.reached(head, cell, changed).await? {
                 marks.push((interval, rows, dataset.clone()));
             }
         }
-        self.mark(head, &marks, all_seen)
+        let back = found.back || all_listed && head.silent.is_empty() && head.waits_for_files();
+        self.mark(head, &marks, all_seen, (found.gone, back))
     }
 
-    /// Marks intervals, and takes over what was seen: both, or neither.
-    fn mark(&self, head: &mut Head, marks: &[(Interval, u64, String)], seen: Seen) -> Result<()> {
-        if marks.is_empty() {
+    /// Marks intervals, and takes over what was seen and what is gone: all of it, or nothing. What is gone is put on record
+    /// at once, as nobody would miss it who knows only what is seen now.
+    fn mark(
+        &self,
+        head: &mut Head,
+        marks: &[(Interval, u64, String)],
+        seen: Seen,
+        (gone, back): (Gone, bool),
+    ) -> Result<()> {
+        if marks.is_empty() && !back && gone == head.gone() {
             head.seen = seen;
             return Ok(());
         }
@@ -89,7 +135,7 @@ impl Runner<'_> {
             marked.mark(*interval, *rows, dataset, now);
         }
         let before = std::mem::replace(&mut head.seen, seen);
-        if let Err(error) = self.record_marks(head, marked) {
+        if let Err(error) = self.record_look(head, marked, gone, back) {
             head.seen = before;
             return Err(error);
         }
@@ -106,50 +152,82 @@ impl Runner<'_> {
     /// seen now.
     fn see(
         &self,
-        (dataset, reading, source): (&str, &Reading, &Arc<dyn Source>),
+        (dataset, watched): (&str, &Watched),
         splits: &[Split],
         head: &Head,
-        came: &mut BTreeMap<(Interval, String), u64>,
+        found: &mut Found,
     ) -> Result<BTreeMap<SplitId, Offset>> {
         let known = head.seen.get(dataset);
-        let fresh: Vec<&Split> = splits.iter().filter(|split| !split.finite || !is_seen(known, split)).collect();
+        let is_fresh = |split: &Split| !split.finite || !is_seen(known, split);
         let unread = known.is_none() || head.has_read_nothing();
-        let learns = fresh.iter().filter(|split| split.finite).count() >= WORTH_LEARNING;
+        let learns = splits.iter().filter(|split| split.finite && is_fresh(split)).count() >= WORTH_LEARNING;
+        let listed: BTreeSet<&SplitId> = splits.iter().map(|split| &split.id).collect();
         let mut seen = known.cloned().unwrap_or_default();
         // What is gone comes as something new if it comes back.
-        seen.retain(|id, _| splits.iter().any(|split| split.id == *id));
-        for split in fresh {
+        seen.retain(|id, _| listed.contains(id));
+        for split in splits {
+            let fresh = is_fresh(split);
+            // What was not worth it while nothing was read: should the split vanish, its times say what of.
+            let unlearned =
+                !fresh && !unread && seen.get(&split.id).is_some_and(|offset| !SplitTimes::of(offset).is_read());
+            if !fresh && !unlearned {
+                continue;
+            }
             if split.finite && unread && !learns {
                 seen.insert(split.id.clone(), SplitTimes::of_content(split.content.clone()).offset());
                 continue;
             }
-            let from = seen.get(&split.id).filter(|_| !split.finite).cloned();
+            let before = seen.get(&split.id).cloned();
             // What was written anew lacks rows that it had, too.
-            let before = seen.get(&split.id).filter(|_| split.finite && !unread).map(SplitTimes::of);
-            let range = before.and_then(|times| head.clamp(times.range()?));
+            let rewritten = before.as_ref().filter(|_| split.finite && fresh && !unread).map(SplitTimes::of);
+            let range = rewritten.and_then(|times| head.clamp(times.range()?));
             for cell in range.into_iter().flat_map(|range| self.cells_of(range)) {
                 if head.has_read(cell) {
-                    came.entry((cell, dataset.to_owned())).or_default();
+                    found.came.entry((cell, dataset.to_owned())).or_default();
                 }
             }
-            let mut counted = Counted {
-                runner: self,
-                head,
-                dataset,
-                rows: came,
-                judge: !unread,
-                decode: split.finite || !unread,
-                times: SplitTimes::of_content(split.content.clone()),
-                last: None,
-            };
-            let offset = count(reading, source, split, from.as_ref(), &mut counted)?;
-            let times = counted.times;
-            let offset = if split.finite { Some(times.offset()) } else { offset.or(from) };
+            let judge = fresh && !unread;
+            let offset = self.look_into((dataset, watched), (split, before), (head, judge, unread), found)?;
             if let Some(offset) = offset {
                 seen.insert(split.id.clone(), offset);
             }
         }
         Ok(seen)
+    }
+
+    /// Reads the times of a split's rows, counts those of intervals that were read if these are to be judged, and answers
+    /// how far it is seen.
+    fn look_into(
+        &self,
+        (dataset, watched): (&str, &Watched),
+        (split, before): (&Split, Option<Offset>),
+        (head, judge, unread): (&Head, bool, bool),
+        found: &mut Found,
+    ) -> Result<Option<Offset>> {
+        let from = before.clone().filter(|_| !split.finite);
+        let mut counted = Counted {
+            runner: self,
+            head,
+            dataset,
+            rows: &mut found.came,
+            judge,
+            decode: split.finite || !unread,
+            times: SplitTimes::of_content(split.content.clone()).read(),
+            last: None,
+        };
+        let read = count(&watched.reading, &watched.source, split, from.as_ref(), &mut counted);
+        let times = counted.times;
+        match read {
+            Ok(offset) if !split.finite => return Ok(offset.or(from)),
+            Ok(_) => {}
+            // It has vanished since it was listed; the next look finds it gone, if it was seen before.
+            Err(_) if !is_listed(watched, split) => return Ok(before),
+            Err(error) => return Err(error),
+        }
+        if let Some(told) = times.told() {
+            found.back |= found.gone.find(dataset, &split.id, &told);
+        }
+        Ok(Some(times.offset()))
     }
 
     /// Marks the intervals done after one that stands now, whose results look back at its rows in tables of the pipeline
@@ -165,8 +243,8 @@ impl Runner<'_> {
         let marks: Vec<(Interval, u64, String)> =
             reached.into_iter().filter(read_after).map(|after| (after, 0, "its own tables".to_owned())).collect();
         head.looks += 1;
-        let seen = head.seen.clone();
-        self.mark(head, &marks, seen)
+        let (seen, gone) = (head.seen.clone(), head.gone());
+        self.mark(head, &marks, seen, (gone, false))
     }
 
     /// Marks that a run which began at a look must leave: its rows were not among those that it read.
@@ -175,7 +253,7 @@ impl Runner<'_> {
     }
 
     /// A dataset that is watched: what reads it, unless DataFusion does so itself without splits.
-    async fn watch(&self, dataset: &str) -> Result<Option<(Reading, Arc<dyn Source>)>> {
+    async fn watch(&self, dataset: &str) -> Result<Option<Watched>> {
         if self.catalog.changes(dataset, Side::History)?.is_some() {
             return Ok(None);
         }
@@ -188,7 +266,9 @@ impl Runner<'_> {
         };
         let engine = self.engine()?;
         let table = Datasets::open_one(self.catalog, engine.state(), &manner, dataset).await?;
-        Ok(Some((table.reading().clone(), self.catalog.source(dataset, Side::History)?)))
+        let keeps = table.keeps();
+        let source = self.catalog.source(dataset, Side::History)?;
+        Ok(Some(Watched { reading: table.reading().clone(), source, keeps }))
     }
 
     /// The intervals from that of one instant to that of another.
@@ -258,39 +338,15 @@ impl Runner<'_> {
     }
 }
 
+/// Whether a split is still there.
+fn is_listed(watched: &Watched, split: &Split) -> bool {
+    // When that cannot be told, what went wrong with it says more.
+    watched.source.list_splits().map_or(true, |splits| splits.iter().any(|other| other.id == split.id))
+}
+
 pub(super) fn is_seen(known: Option<&BTreeMap<SplitId, Offset>>, split: &Split) -> bool {
     let seen = known.and_then(|known| known.get(&split.id));
     seen.is_some_and(|offset| SplitTimes::of(offset).is(split.content.as_deref()))
-}
-
-impl Head {
-    /// Whether a run has read the interval, in part of its steps at least, or is reading it.
-    fn has_read(&self, interval: Interval) -> bool {
-        self.read().any(|read| read.overlaps(&interval))
-    }
-
-    /// What runs have read or are reading.
-    fn read(&self) -> impl Iterator<Item = Interval> {
-        let done = self.latest.iter().flat_map(|m| m.ledger.entries()).map(|entry| entry.interval);
-        let begun = self.latest.iter().flat_map(|m| m.runs.iter()).filter(|run| !run.steps.is_empty());
-        done.chain(begun.map(|run| run.interval)).chain(self.running.iter().copied())
-    }
-
-    fn has_read_nothing(&self) -> bool {
-        self.read().next().is_none()
-    }
-
-    /// The end of the latest interval that was read.
-    fn last_read(&self) -> Option<Timestamp> {
-        self.read().map(|read| read.end).max()
-    }
-
-    /// The part of a range in which anything was read.
-    fn clamp(&self, (first, last): (Timestamp, Timestamp)) -> Option<(Timestamp, Timestamp)> {
-        let (start, end) = (self.read().map(|read| read.start).min()?, self.last_read()?);
-        let (first, last) = (first.max(start), last.min(Timestamp(end.0.saturating_sub(1))));
-        (first <= last).then_some((first, last))
-    }
 }
 
 /// Counts rows of intervals that were read before.

@@ -2,16 +2,18 @@
 //!
 //! **Invariant:** what a run has done is in its open run alone; the rest is fixed when it begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidemill_checkpoint::{Counters, Manifest, OpenRun};
+use tidemill_checkpoint::{Counters, Gone, Manifest, OpenRun};
 use tidemill_model::{Epoch, Generation, Interval, Timestamp};
 
 use super::super::engine::Engine;
 use super::super::progress::BatchProgress;
+use super::super::provider::SPLIT_VANISHED;
 use super::super::reading::Heard;
 use super::super::sinks::Target;
+use super::gone::{Lacks, SOURCE_SILENT};
 use super::late::{Came, Seen};
 use super::programs::Watcher;
 use super::report::TargetReport;
@@ -30,6 +32,67 @@ pub(super) struct Head {
     pub(super) came: Vec<Came>,
     /// The intervals that are being run.
     pub(super) running: Vec<Interval>,
+    /// Datasets that list no split at all, where some were seen.
+    pub(super) silent: BTreeSet<String>,
+}
+
+impl Head {
+    /// Whether a run has read the interval, in part of its steps at least, or is reading it.
+    pub(super) fn has_read(&self, interval: Interval) -> bool {
+        self.read().any(|read| read.overlaps(&interval))
+    }
+
+    /// What runs have read or are reading.
+    fn read(&self) -> impl Iterator<Item = Interval> {
+        let done = self.latest.iter().flat_map(|m| m.ledger.entries()).map(|entry| entry.interval);
+        let begun = self.latest.iter().flat_map(|m| m.runs.iter()).filter(|run| !run.steps.is_empty());
+        done.chain(begun.map(|run| run.interval)).chain(self.running.iter().copied())
+    }
+
+    pub(super) fn has_read_nothing(&self) -> bool {
+        self.read().next().is_none()
+    }
+
+    /// The end of the latest interval that was read.
+    pub(super) fn last_read(&self) -> Option<Timestamp> {
+        self.read().map(|read| read.end).max()
+    }
+
+    /// The part of a range in which anything was read.
+    pub(super) fn clamp(&self, (first, last): (Timestamp, Timestamp)) -> Option<(Timestamp, Timestamp)> {
+        let (start, end) = (self.read().map(|read| read.start).min()?, self.last_read()?);
+        let (first, last) = (first.max(start), last.min(Timestamp(end.0.saturating_sub(1))));
+        (first <= last).then_some((first, last))
+    }
+
+    /// From the begin of the first to the end of the last interval that was read.
+    pub(super) fn hull(&self) -> Option<Interval> {
+        Some(Interval { start: self.read().map(|read| read.start).min()?, end: self.last_read()? })
+    }
+
+    /// The end of the latest interval that is done.
+    pub(super) fn through(&self) -> Option<Timestamp> {
+        self.latest.as_ref().and_then(|m| m.ledger.entries().iter().map(|entry| entry.interval.end).max())
+    }
+
+    /// The splits that a run reads: those that were seen, but for what lists nothing now.
+    pub(super) fn listed(&self) -> Seen {
+        let mut listed = self.seen.clone();
+        listed.iter_mut().filter(|(dataset, _)| self.silent.contains(*dataset)).for_each(|(_, splits)| splits.clear());
+        listed
+    }
+
+    /// What is gone of what runs have read.
+    pub(super) fn gone(&self) -> Gone {
+        self.latest.as_ref().map(|manifest| manifest.gone.clone()).unwrap_or_default()
+    }
+
+    /// Whether a run was given up because a dataset listed nothing, or a split vanished under it: who looks again knows more.
+    pub(super) fn waits_for_files(&self) -> bool {
+        let runs = self.latest.iter().flat_map(|manifest| manifest.runs.iter()).filter(|run| run.is_given_up());
+        let codes = runs.filter_map(|run| run.failure.as_ref()).map(|failure| failure.code.as_str());
+        codes.into_iter().any(|code| [SOURCE_SILENT, SPLIT_VANISHED].contains(&code))
+    }
 }
 
 /// A run in the making.
@@ -42,6 +105,11 @@ pub(super) struct Making<'r> {
     pub(super) reads_all: bool,
     /// Whether any of its results may look back at tables of the pipeline itself.
     pub(super) looks_back: bool,
+    /// What it lacks because files are gone.
+    pub(super) lacks: Lacks,
+    /// The datasets of which results over all rows were computed, and those of which others were.
+    pub(super) over_all: BTreeSet<String>,
+    pub(super) in_part: BTreeSet<String>,
     pub(super) watcher: &'r dyn Watcher,
     pub(super) epoch: Epoch,
     pub(super) kept: Vec<String>,

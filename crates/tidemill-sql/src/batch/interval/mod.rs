@@ -7,6 +7,7 @@ mod amount;
 mod expect;
 mod fit;
 mod forecast;
+mod gone;
 mod late;
 mod making;
 mod programs;
@@ -19,6 +20,7 @@ mod steps;
 
 pub use amount::Amount;
 pub use forecast::{Forecast, Foretold, forecast};
+pub use gone::SOURCE_GONE;
 pub use programs::{Call, NoPrograms, Programs, StepEvent, Unwatched, Watcher};
 pub use report::{IntervalReport, RunContext, TargetReport};
 pub use runner::{Anew, Asked, RetryAt, Runner, run_interval};

@@ -21,6 +21,7 @@ use super::super::progress::BatchProgress;
 use super::super::reading::{Heard, STOPPED, stopped};
 use super::super::sinks::Target;
 use super::fit::may_append;
+use super::gone::{Lacks, is_refusal};
 use super::late::Seen;
 use super::making::{Head, Made, Making, Shared};
 use super::programs::{Call, StepEvent, Unwatched, Watcher};
@@ -63,6 +64,10 @@ pub struct Asked {
     pub progress: Arc<BatchProgress>,
     /// After how long the attempt is stopped and counts as failed.
     pub timeout: Option<Duration>,
+    /// Whether it is computed although files are gone that it was computed from.
+    pub from_what_is_left: bool,
+    /// Whether it is put on record that it was refused because files are gone, so that it is not tried again by itself.
+    pub keeps_refusal: bool,
 }
 
 impl Asked {
@@ -70,7 +75,15 @@ impl Asked {
     #[must_use]
     pub fn of(interval: Interval) -> Asked {
         let progress = Arc::new(BatchProgress::new(StopFlag::default()));
-        Asked { interval, anew: Anew::Rest, watcher: Arc::new(Unwatched), progress, timeout: None }
+        Asked {
+            interval,
+            anew: Anew::Rest,
+            watcher: Arc::new(Unwatched),
+            progress,
+            timeout: None,
+            from_what_is_left: false,
+            keeps_refusal: false,
+        }
     }
 }
 
@@ -107,11 +120,6 @@ pub struct Runner<'a> {
     turns: Arc<Mutex<()>>,
 }
 
-/// The end of the latest interval that is done.
-fn through(latest: Option<&Manifest>) -> Option<Timestamp> {
-    latest.and_then(|m| m.ledger.entries().iter().map(|entry| entry.interval.end).max())
-}
-
 impl<'a> Runner<'a> {
     /// Plans the steps, and publishes what a dead process has left half published.
     ///
@@ -137,7 +145,15 @@ impl<'a> Runner<'a> {
             }
         }
         let seen = latest.as_ref().map(|manifest| manifest.seen.clone()).unwrap_or_default();
-        let head = Head { latest, published: true, seen, looks: 0, came: Vec::new(), running: Vec::new() };
+        let head = Head {
+            latest,
+            published: true,
+            seen,
+            looks: 0,
+            came: Vec::new(),
+            running: Vec::new(),
+            silent: BTreeSet::new(),
+        };
         Ok(Runner {
             catalog,
             pipeline,
@@ -162,6 +178,11 @@ impl<'a> Runner<'a> {
     #[must_use]
     pub fn on_grid(self, grid: Option<Grid>) -> Runner<'a> {
         Runner { grid: grid.or(self.grid), ..self }
+    }
+
+    /// Whether its intervals are those of a grid.
+    pub(super) fn has_grid(&self) -> bool {
+        self.grid.is_some()
     }
 
     /// What the rows of an interval are computed by: the fingerprint of all statements.
@@ -207,9 +228,13 @@ impl<'a> Runner<'a> {
         for name in &making.kept {
             making.watcher.step(name, &StepEvent::Kept);
         }
-        let failures = match asked.timeout {
-            None => self.work(making).await,
-            Some(timeout) => self.work_within(making, timeout).await,
+        let failures = match (making.lacks.refusal.take(), asked.timeout) {
+            (Some((step, error)), _) => {
+                making.watcher.step(&step, &StepEvent::Failed(&error));
+                vec![(step, error)]
+            }
+            (None, None) => self.work(making).await,
+            (None, Some(timeout)) => self.work_within(making, timeout).await,
         };
         if failures.is_empty() {
             return Ok(IntervalReport {
@@ -224,7 +249,8 @@ impl<'a> Runner<'a> {
                 views_left_out: self.pipeline.materialized.clone(),
             });
         }
-        if failures.iter().all(|(_, error)| is_worth_a_record(error)) {
+        let is_told = !asked.keeps_refusal && failures.iter().any(|(_, error)| is_refusal(error));
+        if !is_told && failures.iter().all(|(_, error)| is_worth_a_record(error)) {
             self.record_failure(making, &failures, retry).await?;
         }
         let many = failures.len() > 1;
@@ -255,6 +281,19 @@ impl<'a> Runner<'a> {
         }
         let kept = kept(&self.steps, &run);
         run.steps.retain(|name, _| kept.contains(name));
+        // What an attempt before has read of what others write is older than this look.
+        let reads_watched = |step: &Step<'_>| matches!(&step.work, Work::Insert { reads, .. } if reads.iter().any(|name| self.watched.contains(name)));
+        let reads_all =
+            !self.steps.iter().any(|step| kept.iter().any(|name| *name == step.name) && reads_watched(step));
+        let again = done.is_some() || !run.wrote.is_empty();
+        if asked.from_what_is_left && reads_all {
+            run.from_what_is_left.get_or_insert(latest.map_or(Epoch::NONE, |manifest| manifest.epoch));
+        }
+        let lacks = if asked.from_what_is_left || run.from_what_is_left.is_some() {
+            Lacks::default()
+        } else {
+            self.lacks(&head, (asked.interval, again), &kept).await
+        };
         let engine = Engine::new(&self.context.resources(), run.begun_at, self.catalog.functions())?;
         let epoch = latest.map_or(Epoch::NONE, |manifest| manifest.epoch);
         let has_streamed = latest.is_some_and(|m| m.sources.values().any(|source| !source.splits.is_empty()));
@@ -285,20 +324,19 @@ impl<'a> Runner<'a> {
             attempt: run.failed + 1,
             heard: Arc::new(Heard::but(run.steps.values().flat_map(|done| done.heard.iter().cloned()))),
             targets,
-            through: through(latest),
-            only: Arc::new(head.seen.clone()),
+            through: head.through(),
+            only: Arc::new(head.listed()),
             progress: Arc::clone(&asked.progress),
         };
         let look = head.looks;
         head.running.push(asked.interval);
-        // What an attempt before has read of what others write is older than this look.
-        let reads_watched = |step: &Step<'_>| matches!(&step.work, Work::Insert { reads, .. } if reads.iter().any(|name| self.watched.contains(name)));
-        let reads_all =
-            !self.steps.iter().any(|step| kept.iter().any(|name| *name == step.name) && reads_watched(step));
         Ok(Making {
             look,
             reads_all,
             looks_back: !kept.is_empty(),
+            lacks,
+            over_all: BTreeSet::new(),
+            in_part: BTreeSet::new(),
             shared: Arc::new(shared),
             watcher: asked.watcher.as_ref(),
             epoch,
@@ -433,8 +471,8 @@ impl<'a> Runner<'a> {
             }
         };
         let open = head.latest.iter().flat_map(|m| m.runs.iter()).filter(|run| run.steps.contains_key(step));
-        let end = open.map(|run| run.interval.end).chain(through(head.latest.as_ref())).max();
-        (end, Arc::new(head.seen.clone()))
+        let end = open.map(|run| run.interval.end).chain(head.through()).max();
+        (end, Arc::new(head.listed()))
     }
 
     /// Computes a step; nothing of it is visible.

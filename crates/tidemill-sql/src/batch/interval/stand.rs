@@ -4,17 +4,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidemill_checkpoint::{Counters, Manifest, OpenRun, RunFailure, SinkState, Stale, StepDone};
-use tidemill_model::{Epoch, Error, Interval, Kind, Result};
+use tidemill_checkpoint::{Counters, Gone, Manifest, OpenRun, RunFailure, SinkState, Stale, StepDone};
+use tidemill_model::{Epoch, Error, Interval, Kind, Result, Timestamp};
 use tidemill_runtime::{Committable, DeadLetter, Filed, dead_letter_batch, ipc};
 
+use super::super::provider::SPLIT_VANISHED;
 use super::super::reading::STOPPED;
 use super::super::sinks::{Target, entry};
+use super::gone::{SOURCE_GONE, SOURCE_SILENT};
 use super::making::{Head, Made, Making};
 use super::programs::StepEvent;
 use super::runner::{RetryAt, Runner};
 use super::settle::recommit;
-use super::steps::Step;
+use super::steps::{Step, Work};
 
 /// Whether a failed attempt counts as one: what the project says must be mended before anything was tried, a pipeline that
 /// another process owns is not ours to write about, and who stops a run has a reason.
@@ -47,6 +49,10 @@ impl Runner<'_> {
         if let Made::Rows(staged) = &made {
             let looks_back = staged.report.read_from.is_none_or(|from| from < interval.start);
             making.looks_back |= looks_back && staged.report.whole_because.is_none();
+            if let Work::Insert { reads, .. } = &step.work {
+                let of = if staged.report.whole_because.is_some() { &mut making.over_all } else { &mut making.in_part };
+                of.extend(reads.iter().cloned());
+            }
         }
         let others = self.steps.iter().filter(|other| other.name != step.name);
         if making.looks_back && others.into_iter().all(|other| making.run.steps.contains_key(other.name.as_ref())) {
@@ -87,6 +93,7 @@ impl Runner<'_> {
                 done.heard = staged.findings.heard;
                 size = staged.report.whole_because.is_none().then_some(staged.report.rows);
                 warnings = staged.warnings;
+                warnings.extend(making.lacks.warnings.remove(step.name.as_ref()).unwrap_or_default());
                 (report, target) = (Some(staged.report), Some((staged.target, committables)));
             }
         }
@@ -183,6 +190,9 @@ impl Runner<'_> {
             if making.reads_all {
                 manifest.stale.clear(run.interval);
             }
+            if let Some(known) = run.from_what_is_left {
+                self.forget_gone(&mut manifest.gone, (run.interval, known), making);
+            }
         } else {
             manifest.runs.put(run.clone());
         }
@@ -195,17 +205,34 @@ impl Runner<'_> {
         manifest
     }
 
+    /// Leaves off the record what is gone of an interval that was computed without it, and of what only results over all
+    /// rows are computed from.
+    fn forget_gone(&self, gone: &mut Gone, (interval, known): (Interval, Epoch), making: &Making<'_>) {
+        let all = Interval { start: Timestamp(i64::MIN), end: Timestamp(i64::MAX) };
+        for dataset in &self.watched {
+            let was_kept = |step: &Step<'_>| making.kept.iter().any(|name| *name == step.name);
+            let reads = |step: &Step<'_>| matches!(&step.work, Work::Insert { reads, .. } if reads.contains(dataset));
+            let kept = self.steps.iter().any(|step| was_kept(step) && reads(step));
+            let over_all = !kept && making.over_all.contains(dataset) && !making.in_part.contains(dataset);
+            gone.forget(dataset, if over_all { all } else { interval }, known);
+        }
+    }
+
     /// Whether all steps of a run are done.
     fn is_whole(&self, run: &OpenRun) -> bool {
         self.steps.iter().all(|step| run.steps.contains_key(step.name.as_ref()))
     }
 
-    /// Records which intervals lack rows.
-    pub(super) fn record_marks(&self, head: &mut Head, stale: Stale) -> Result<()> {
+    /// Records which intervals lack rows and what is gone; `back` when runs that were refused for it may go on.
+    pub(super) fn record_look(&self, head: &mut Head, stale: Stale, gone: Gone, back: bool) -> Result<()> {
         self.settle(head)?;
         let epoch = head.latest.as_ref().map_or(Epoch::NONE, |manifest| manifest.epoch).next();
         let mut manifest = self.next_manifest(head, epoch);
         manifest.stale = stale;
+        manifest.gone = gone;
+        if back {
+            manifest.runs.retry(&[SOURCE_GONE, SOURCE_SILENT, SPLIT_VANISHED], self.context.clock.now());
+        }
         self.record(head, manifest)
     }
 

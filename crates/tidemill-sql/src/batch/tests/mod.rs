@@ -2,6 +2,7 @@
 
 mod expect;
 mod forecast;
+mod gone;
 mod overwrite;
 mod queries;
 mod shelf;
@@ -301,7 +302,7 @@ fn dead_letters_of(shop: &Shop) {
     let both = ["no event time,NULL,1", "positive,1970-01-01T00:00:05,2"];
     assert_eq!(letters(), both);
     // History is mended, the interval restated.
-    shop.shelf.put("raw", &["1,eu,10,1970-01-01T00:00:00\n4,us,1,1970-01-01T00:00:05\n"]);
+    shop.shelf.put("raw", &["1,eu,10,1970-01-01T00:00:00\n4,us,1,1970-01-01T00:00:05\n", ""]);
     assert_eq!(shop.run(5, 10).expect("runs").generation.0, 2);
     assert_eq!(letters(), ["no event time,NULL,1"]);
     assert_eq!(shop.run(0, 5).expect("runs").generation.0, 2);

@@ -31,6 +31,8 @@ pub(super) struct Shelf {
 struct Inner {
     /// Lines of CSV, by path and split.
     splits: BTreeMap<String, Vec<String>>,
+    /// Splits that are gone, by path and number.
+    gone: BTreeSet<(String, usize)>,
     /// Published rows, by path: the event time to replace by, the key, the row as text.
     rows: BTreeMap<String, Vec<Row>>,
     staged: Vec<(String, Epoch, Vec<Row>)>,
@@ -56,6 +58,16 @@ impl Shelf {
     pub(super) fn put(&self, path: &str, splits: &[&str]) {
         let splits = splits.iter().map(|split| (*split).to_owned()).collect();
         self.inner.lock().expect("locks").splits.insert(path.to_owned(), splits);
+    }
+
+    /// Takes splits away.
+    pub(super) fn take_away(&self, path: &str, splits: impl IntoIterator<Item = usize>) {
+        self.inner.lock().expect("locks").gone.extend(splits.into_iter().map(|split| (path.to_owned(), split)));
+    }
+
+    /// Puts back what was taken away.
+    pub(super) fn put_back(&self) {
+        self.inner.lock().expect("locks").gone.clear();
     }
 
     /// The rows of a split; nothing is NOT NULL before the gate.
@@ -187,7 +199,8 @@ impl Source for ShelfSource {
             bytes: bytes(n),
             content: None,
         };
-        Ok((0..splits).map(split).collect())
+        let is_there = |n: &usize| !inner.gone.contains(&(self.path.clone(), *n));
+        Ok((0..splits).filter(is_there).map(split).collect())
     }
 
     fn open(&self, split: &Split, _: Option<&Offset>, hints: &ReadHints) -> Result<Box<dyn SplitReader>> {
