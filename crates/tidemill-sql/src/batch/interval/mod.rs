@@ -17,6 +17,7 @@ mod settle;
 mod stage;
 mod stand;
 mod steps;
+mod turns;
 
 pub use amount::Amount;
 pub use forecast::{Forecast, Foretold, forecast};

@@ -7,22 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tidemill_checkpoint::{Counters, Manifest, OpenRun, StepDone};
 use tidemill_model::{Epoch, Error, Generation, Grid, Interval, Kind, Result, Span, Timestamp};
 use tidemill_runtime::exec::StopFlag;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
 use super::super::engine::Engine;
-use super::super::owned::is_whole;
 use super::super::progress::BatchProgress;
 use super::super::reading::{Heard, STOPPED, stopped};
 use super::super::sinks::Target;
 use super::fit::may_append;
 use super::gone::{Lacks, is_refusal};
-use super::late::Seen;
 use super::making::{Head, Made, Making, Shared};
 use super::programs::{Call, StepEvent, Unwatched, Watcher};
 use super::report::{IntervalReport, RunContext};
@@ -31,13 +28,10 @@ use super::stage::{Staging, judge_input};
 use super::stand::is_worth_a_record;
 use super::steps::{Step, Work, by, kept, steps};
 use crate::catalog::Catalog;
-use crate::language::{Insert, Pipeline, from_datafusion};
+use crate::language::Pipeline;
 
 /// How many steps of one run compute at the same time: each of them uses all lanes, and more only share them.
 const STEPS_AT_ONCE: usize = 4;
-
-/// How often who waits for another step looks again.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// What of an interval is computed, if something of it is on record already.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -117,7 +111,7 @@ pub struct Runner<'a> {
     pub(super) watched: BTreeSet<String>,
     grid: Option<Grid>,
     /// Held by whoever computes a result over all rows.
-    turns: Arc<Mutex<()>>,
+    pub(super) turns: Arc<Mutex<()>>,
 }
 
 impl<'a> Runner<'a> {
@@ -443,36 +437,6 @@ impl<'a> Runner<'a> {
             failures.push((step.name.to_string(), stopped()));
         }
         failures
-    }
-
-    /// Results over all rows stand in the order in which they are computed: one that was begun before another stood would
-    /// set the target back behind it.
-    async fn turn(&self, plan: &LogicalPlan, insert: &Insert, shared: &Shared) -> Result<Option<OwnedMutexGuard<()>>> {
-        if !is_whole(plan, self.catalog.project()).map_err(|e| from_datafusion(&e, &insert.place))? {
-            return Ok(None);
-        }
-        loop {
-            shared.progress.go_on()?;
-            match Arc::clone(&self.turns).try_lock_owned() {
-                Ok(turn) => return Ok(Some(turn)),
-                Err(_) => tokio::time::sleep(LOOK).await,
-            }
-        }
-    }
-
-    /// The end of the latest interval in which a step stands, and all splits that were looked at.
-    async fn newest(&self, step: &str) -> (Option<Timestamp>, Arc<Seen>) {
-        // Never queued for: nobody goes on with this one while another step of the run comes to stand, and who is first in the
-        // queue but does not go on keeps the others out.
-        let head = loop {
-            match self.head.try_lock() {
-                Ok(head) => break head,
-                Err(_) => tokio::time::sleep(LOOK).await,
-            }
-        };
-        let open = head.latest.iter().flat_map(|m| m.runs.iter()).filter(|run| run.steps.contains_key(step));
-        let end = open.map(|run| run.interval.end).chain(head.through()).max();
-        (end, Arc::new(head.listed()))
     }
 
     /// Computes a step; nothing of it is visible.
