@@ -111,7 +111,7 @@ fn one_of(column: &str, data_type: &DataType, values: &BTreeSet<Option<String>>)
                 let value = ScalarValue::try_from_string(text.clone(), data_type).map_err(|error| {
                     Error::new(
                         Kind::Config,
-                        "C228",
+                        "C229",
                         format!("`{text}` is no value of the column `{column}`, which is {data_type}"),
                     )
                     .fact("correct REPLACE WHERE")

@@ -121,7 +121,7 @@ impl ConfinedWriter {
         let Some(row) = truths.iter().position(|truth| truth != Some(true)) else { return Ok(()) };
         let message = format!("a row on its way to `{}` is not of the part that is replaced", self.table);
         let shown = tidemill_runtime::row_as_json(&batch.rows, row);
-        Err(Error::new(Kind::Data, "D113", message)
+        Err(Error::new(Kind::Data, "D114", message)
             .at(&self.place)
             .label("rows of this part alone")
             .fact(format!("the row: {}", shown))

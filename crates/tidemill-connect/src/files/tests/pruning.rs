@@ -132,6 +132,28 @@ fn groups_and_pages_without_a_needed_row_are_not_read() {
 }
 
 #[test]
+fn a_row_without_a_time_is_outside_of_no_interval() {
+    let rig = Rig::new();
+    let rows = steps(60_000);
+    let at: TimestampMicrosecondArray = (0..60_000).map(|n: i64| (n != 21_000).then_some(n * 1_000_000)).collect();
+    let mut columns = rows.columns().to_vec();
+    columns[3] = Arc::new(at);
+    let rows = RecordBatch::try_new(rows.schema(), columns).expect("rows");
+    write(&rig, "in/a.parquet", &rows, 30_000, 1_000);
+    let source = rig.source(&PARQUET).expect("a source");
+    let interval = Interval { start: Timestamp(2_000_000_000), end: Timestamp(3_000_000_000) };
+    let hints = ReadHints {
+        schema: Some(rows.schema()),
+        interval: Some(interval),
+        event_time: Some("at".to_owned()),
+        ..ReadHints::default()
+    };
+    let (ids, _, _) = read(&*source, &hints);
+    assert!(ids.contains(&21_000) && (2_000..3_000).all(|n| ids.contains(&n)), "{}", ids.len());
+    assert!(ids.len() < 12_000 && !ids.contains(&50_000), "the pages with either, not {} rows", ids.len());
+}
+
+#[test]
 fn offsets_mean_the_same_rows_whatever_is_left_out() {
     let rig = Rig::new();
     let rows = steps(60_000);

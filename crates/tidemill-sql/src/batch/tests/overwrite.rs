@@ -56,8 +56,8 @@ fn what_cannot_be_overwritten_or_is_no_part_is_refused_at_its_place() {
         (upsert("REPLACE WHERE region = 'eu'"), "P122", "the table has write = 'append'"),
         (over("REPLACE WHERE regin = 'eu'"), "P152", "does not give the column `regin`"),
         (over("REPLACE WHERE n = 'many'"), "P121", "it is a BIGINT"),
-        (over("REPLACE WHERE region = 'eu'"), "D113", "REPLACE WHERE region = 'eu'"),
-        (over("REPLACE WHERE region IS NULL"), "D113", "the row: "),
+        (over("REPLACE WHERE region = 'eu'"), "D114", "REPLACE WHERE region = 'eu'"),
+        (over("REPLACE WHERE region IS NULL"), "D114", "the row: "),
     ] {
         let shop = Shop::new(&sql);
         let error = shop.run(0, 10).expect_err("refused");
