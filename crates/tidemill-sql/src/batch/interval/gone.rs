@@ -209,7 +209,7 @@ impl Runner<'_> {
         let held = format!("they had rows from {start} to {end}, which `{step}` needs");
         if silent {
             let message = format!("`{dataset}` has no file any more, where some were read");
-            return Error::new(Kind::Unavailable, SOURCE_SILENT, message)
+            return Error::new(Kind::Unavailable, "U064", message)
                 .fact(held)
                 .fact("look whether its disk is mounted and its `path` is right")
                 .fact(format!("if they are gone for good: {without}"));
@@ -218,7 +218,7 @@ impl Runner<'_> {
             1 => format!("the file `{}` of `{dataset}` is gone", range.example),
             n => format!("{n} files of `{dataset}` are gone, `{}` among them", range.example),
         };
-        Error::new(Kind::Data, SOURCE_GONE, message)
+        Error::new(Kind::Data, "D113", message)
             .fact(held)
             .fact("nothing was computed, so what stands is as it was")
             .fact("put them back under their names, and it is computed with their rows")
